@@ -1,0 +1,79 @@
+"""Autoregressive decoding on the same weights: the encoder with the final norm and the head, one token per pass.
+
+Its tokens are those of huggingface/transformers' Gemma4ForCausalLM over the same weights.
+
+Legend: B batch, T prompt tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from engine import ranges
+from engine.kv_cache import KVCache
+from engine.model import Model
+from engine.request import PASS_KINDS, Clock, Ends, Generation, Request
+from engine.sampling import draw
+
+
+def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
+    """Decode `request.output_tokens` tokens, or until every row has met an end-of-sequence id.
+
+    The prefill's logits give the first token, so n tokens take n - 1 decode passes.
+    """
+    clock = Clock(model.device)
+    batch, prompt_tokens = prompt_BT.shape
+    cache = KVCache(model.config, reserve=prompt_tokens + request.output_tokens)
+    ends = Ends(request, batch, model.device)
+    passes = dict.fromkeys(PASS_KINDS, 0)
+    tokens: list[torch.Tensor] = []
+
+    with ranges.PREFILL(prompt_tokens):
+        if model.seen is not None:
+            model.seen.begin("")  # not counted
+        tokens.append(_next_token(model, prompt_BT, cache, request, ends, request.real_BT))
+        passes["prefill"] += 1
+    clock.token()
+    for index in range(1, request.output_tokens):
+        if request.eos_ids:
+            with ranges.STOP_CHECK():
+                if all(ends.finished_rows()):
+                    break
+        with ranges.DECODE_STEP(index):
+            begin = clock.now()
+            if model.seen is not None:
+                model.seen.begin("decode")
+            tokens.append(_next_token(model, tokens[-1], cache, request, ends))
+            passes["decode"] += 1
+            clock.step_since(begin)
+        clock.token()
+    block_s = clock.block_s()
+    return Generation(
+        output_ids=torch.cat(tokens, dim=1),
+        useful_tokens=ends.useful_tokens(),
+        steps_per_canvas=torch.zeros(batch, 0, dtype=torch.long),
+        passes=passes,
+        step_s=clock.step_s(),
+        block_s=block_s,
+        ttfb_s=block_s[0],
+        stop_reason=ends.stop_reason(),
+    )
+
+
+def _next_token(
+    model: Model,
+    ids_BT: torch.Tensor,
+    cache: KVCache,
+    request: Request,
+    ends: Ends,
+    real_BT: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Run the new tokens through the model and choose the next one of each row, (B, 1)."""
+    logits_BV = model.causal_logits(ids_BT, cache, real_BT, last_only=True)[:, 0]
+    with ranges.SAMPLE():
+        if request.temperature == 0:
+            token_B1 = logits_BV.argmax(dim=-1, keepdim=True)
+        else:
+            probs_BV = (logits_BV / request.temperature).softmax(dim=-1)
+            token_B1 = draw(probs_BV, request.generator)
+        return ends.pad(token_B1)

@@ -1,0 +1,117 @@
+"""Block-diffusion decoding: canvas after canvas, each denoised as a whole, then committed by a causal pass.
+
+The loop is that of huggingface/transformers, src/transformers/models/diffusion_gemma/generation_diffusion_gemma.py.
+
+Legend: B batch, T prompt tokens, L block length, C canvases, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from engine import ranges
+from engine.kv_cache import KVCache
+from engine.model import Model
+from engine.request import PASS_KINDS, Clock, Ends, Generation, Request
+from engine.sampling import SAMPLERS, AdaptiveStop, Denoised, random_canvas, temperatures
+
+
+def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
+    """Denoise `request.num_canvases` canvases, or until every row's sequence has ended."""
+    clock = Clock(model.device)
+    batch, prompt_tokens = prompt_BT.shape
+    length = request.block_length
+    cache = KVCache(model.config, reserve=prompt_tokens + request.num_canvases * length)
+    ends = Ends(request, batch, model.device)
+    finished = [False] * batch
+    passes = dict.fromkeys(PASS_KINDS, 0)
+    canvases: list[torch.Tensor] = []
+    steps: list[list[int]] = []  # per canvas, per row
+
+    with ranges.PREFILL(prompt_tokens):
+        model.encode(prompt_BT, cache, request.real_BT)
+        passes["prefill"] += 1
+    for index in range(request.num_canvases):
+        with ranges.CANVAS(index):
+            if index > 0:  # only a canvas that another one follows needs its keys in the cache
+                with ranges.COMMIT(length):
+                    model.encode(canvases[-1], cache)
+                    passes["commit"] += 1
+            argmax_BL, row_steps, executed = _denoise_canvas(model, cache, batch, request, clock)
+            passes["denoise"] += executed
+            with ranges.CANVAS_FINISH(length):
+                canvases.append(ends.pad(argmax_BL))
+                steps.append([0 if ended else n for ended, n in zip(finished, row_steps, strict=True)])
+                clock.canvas(canvases[-1])
+                finished = ends.finished_rows()
+        if all(finished):
+            break
+    block_s = clock.block_s()
+    return Generation(
+        output_ids=torch.cat(canvases, dim=1),
+        useful_tokens=ends.useful_tokens(),
+        steps_per_canvas=torch.tensor(steps).t().contiguous(),
+        passes=passes,
+        step_s=clock.step_s(),
+        block_s=block_s,
+        ttfb_s=block_s[0],
+        stop_reason=ends.stop_reason(),
+    )
+
+
+def _denoise_canvas(
+    model: Model, cache: KVCache, batch: int, request: Request, clock: Clock
+) -> tuple[torch.Tensor, list[int], int]:
+    """One canvas from noise to tokens: (B, L) argmax of each row's last step, steps per row, passes executed."""
+    with ranges.CANVAS_INIT(request.block_length):
+        device = model.device
+        canvas_BL = random_canvas(batch, request.block_length, model.config.vocab_size, device, request.generator)
+        schedule_N = temperatures(request.num_steps, request.t_min, request.t_max, device)
+        stop = AdaptiveStop(request.stability, request.confidence) if request.adaptive else None
+        frozen_B = torch.zeros(batch, dtype=torch.bool, device=device)
+        frozen = [False] * batch  # the same on the host
+        row_steps = [0] * batch
+    last: Denoised | None = None
+    for step in range(request.num_steps):
+        with ranges.DENOISE_STEP(step):
+            begin = clock.now()
+            row_steps = [n + (not stopped) for n, stopped in zip(row_steps, frozen, strict=True)]
+            new = _denoise(model, cache, request, canvas_BL, last, schedule_N[step])
+            last = _freeze(frozen_B, last, new) if last is not None and any(frozen) else new
+            canvas_BL = last.canvas_BL
+            if stop is not None:
+                with ranges.STOP_CHECK():
+                    frozen_B = frozen_B | stop(last.argmax_BL, last.entropy_BL)
+                    frozen = frozen_B.tolist()  # the one read of the device in a step
+            clock.step_since(begin)
+        if all(frozen):
+            break
+    assert last is not None
+    return last.argmax_BL, row_steps, step + 1
+
+
+def _denoise(
+    model: Model,
+    cache: KVCache,
+    request: Request,
+    canvas_BL: torch.Tensor,
+    last: Denoised | None,
+    temperature: torch.Tensor,
+) -> Denoised:
+    logits_BLV = model.denoise(canvas_BL, cache, None if last is None else last.conditioning_BLV)
+    new = SAMPLERS[request.sampler](logits_BLV, temperature, request.entropy_bound, request.generator)
+    if model.seen is not None:
+        model.seen.entropy(new.entropy_BL)
+    return replace(new, conditioning_BLV=new.conditioning_BLV.to(model.dtype))
+
+
+def _freeze(frozen_B: torch.Tensor, last: Denoised, new: Denoised) -> Denoised:
+    """Rows that have stopped ride along, but keep their tokens and their self-conditioning."""
+    return Denoised(
+        canvas_BL=torch.where(frozen_B[:, None], last.canvas_BL, new.canvas_BL),
+        argmax_BL=torch.where(frozen_B[:, None], last.argmax_BL, new.argmax_BL),
+        entropy_BL=torch.where(frozen_B[:, None], last.entropy_BL, new.entropy_BL),
+        conditioning_BLV=torch.where(frozen_B[:, None, None], last.conditioning_BLV, new.conditioning_BLV),
+    )

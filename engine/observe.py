@@ -1,0 +1,66 @@
+"""Counters for an untimed round: how many experts each pass really read, and how uncertain each step was.
+
+Legend: B batch, N tokens, K experts per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+
+@dataclass(slots=True)
+class Seen:
+    """What passed by. Lists run over passes in order of execution.
+
+    kinds: "denoise" or "decode" of each counted pass; prefill and commit are not counted.
+    expert_hits: for each counted pass, the number of distinct experts that each layer read.
+    entropies: for each denoising step, each row's mean entropy in nats.
+    """
+
+    kinds: list[str] = field(default_factory=list)
+    expert_hits: list[list[int]] = field(default_factory=list)
+    entropies: list[list[float]] = field(default_factory=list)
+    _counting: bool = False
+
+    def begin(self, kind: str) -> None:
+        """A pass of this kind starts; `kind` "" means one that is not counted."""
+        self._counting = kind != ""
+        if self._counting:
+            self.kinds.append(kind)
+            self.expert_hits.append([])
+
+    def experts(self, experts_NK: torch.Tensor) -> None:
+        """A layer chose these experts."""
+        if self._counting:
+            self.expert_hits[-1].append(experts_NK.unique().numel())
+
+    def entropy(self, entropy_BL: torch.Tensor) -> None:
+        """A denoising step saw these entropies."""
+        self.entropies.append(entropy_BL.mean(dim=-1).tolist())
+
+
+class Observed(Protocol):
+    """A model, as far as its observer knows it."""
+
+    seen: Seen | None
+
+
+@contextmanager
+def observe(model: Observed) -> Iterator[Seen]:
+    """`with observe(model) as seen: generate(model, ...)`. It reads the device in every layer: never time such a round.
+
+    Raises:
+        ValueError: the model is being observed already.
+    """
+    if model.seen is not None:
+        raise ValueError("observe: this model is being observed already, expected one observer at a time")
+    model.seen = Seen()
+    try:
+        yield model.seen
+    finally:
+        model.seen = None

@@ -1,0 +1,192 @@
+"""One row per planned cell: what became of it, its metrics with intervals, and what a reader must know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from harness.analysis.metrics import METRICS, Metric, Missing
+from harness.analysis.run_data import CellPlan, Run
+from harness.analysis.summary import Summary, summarise
+from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, Cell, Record
+
+MISSING = "missing"  # planned, and no record
+# A cell is as bad as its worst launch.
+_WORST_FIRST = ("error", "timeout", MISSING, "oom", "unsupported", "ok")
+INCOMPLETE_STATUSES = (*FAILED_STATUSES, MISSING)
+# Twins may differ in these and in nothing else.
+TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
+UNBALANCED_RATIO = 1.25
+UNBALANCED, UNTRAINED_BLOCK = "unbalanced baseline", "not the trained block length"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellRow:
+    """A planned cell of a run. Only rounds of records with status ok count."""
+
+    run_id: str
+    cell_id: str
+    cell: Cell
+    twin_id: str | None
+    status: str
+    reason: str | None
+    metrics: dict[str, Summary]
+    missing: dict[str, str]  # metric -> why it is absent
+    marks: tuple[str, ...]
+    source: str = "measured"
+
+    @property
+    def is_autoregressive(self) -> bool:
+        return self.cell.decoding == AUTOREGRESSIVE
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.cell.backend == "fake"
+
+    @property
+    def is_synthetic(self) -> bool:
+        return bool(self.cell.options.get("synthetic"))
+
+    def value(self, metric: str) -> float | None:
+        summary = self.metrics.get(metric)
+        return None if summary is None else summary.value
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "cell_id": self.cell_id,
+            "cell": asdict(self.cell),
+            "twin_id": self.twin_id,
+            "status": self.status,
+            "reason": self.reason,
+            "source": self.source,
+            "simulated": self.is_simulated,
+            "synthetic": self.is_synthetic,
+            "metrics": {name: asdict(summary) for name, summary in self.metrics.items()},
+            "missing": self.missing,
+            "marks": list(self.marks),
+        }
+
+
+def rows_of(run: Run, run_id: str) -> list[CellRow]:
+    """Every planned cell of the run, in plan order."""
+    rows = {planned.cell_id: _row(planned, run, run_id) for planned in run.cells}
+    return [_marked(row, rows.get(row.twin_id or ""), run) for row in rows.values()]
+
+
+def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
+    launches = range(int(run.plan["protocol"]["launches"]))
+    records = [run.final.get((planned.cell_id, launch)) for launch in launches]
+    status, reason = _status(records)
+    metrics, missing = {}, {}
+    for metric in METRICS.values():
+        summary, why = _summary(metric, planned, [r for r in records if r is not None and r.status == "ok"], run)
+        if summary is None:
+            missing[metric.name] = why
+        else:
+            metrics[metric.name] = summary
+    return CellRow(
+        run_id=run_id,
+        cell_id=planned.cell_id,
+        cell=planned.cell,
+        twin_id=planned.twin_id,
+        status=status,
+        reason=reason,
+        metrics=metrics,
+        missing=missing,
+        marks=(),
+    )
+
+
+def _status(records: list[Record | None]) -> tuple[str, str | None]:
+    statuses = [MISSING if record is None else record.status for record in records]
+    worst = min(statuses, key=_WORST_FIRST.index)
+    if worst == "ok":
+        return worst, None
+    said = next((r.reason for r in records if r is not None and r.status == worst and r.reason), None)
+    reason = said or ("planned, but there is no record of it" if worst == MISSING else "no reason recorded")
+    count = statuses.count(worst)
+    return worst, reason if len(records) == 1 else f"{count} of {len(records)} launches: {reason}"
+
+
+def _summary(metric: Metric, planned: CellPlan, records: list[Record], run: Run) -> tuple[Summary | None, str]:
+    """The metric over these records, or None and why there is none."""
+    by_launch, reasons = [], []
+    for record in records:
+        values = []
+        try:
+            for inputs in _inputs(metric, planned, record, run):
+                try:
+                    values.append(metric.compute(*inputs))
+                except Missing as why:
+                    reasons.append(str(why))
+        except Missing as why:
+            reasons.append(str(why))
+        if values:
+            by_launch.append(values)
+    if by_launch:
+        return summarise(by_launch, metric.unit), ""
+    return None, reasons[0] if reasons else "no finished round"
+
+
+def _inputs(metric: Metric, planned: CellPlan, record: Record, run: Run) -> Iterator[tuple[Any, ...]]:
+    if metric.scope == "record":
+        yield record, planned
+    elif metric.scope == "round":
+        for round in record.rounds:
+            yield round, planned
+    else:
+        twin = twin_record(record, planned, run)
+        by_index = {round.index: round for round in twin.rounds}
+        for round in record.rounds:
+            other = by_index.get(round.index)
+            if other is not None and other.seed == round.seed:
+                yield round, other
+
+
+def twin_record(record: Record, planned: CellPlan, run: Run) -> Record:
+    """What the same process measured of the autoregressive twin, whichever attempt that was.
+
+    Raises:
+        Missing: the cell has no twin, its twin gave nothing in this process, or the two differ in more than they may.
+    """
+    if planned.cell.decoding == AUTOREGRESSIVE:
+        raise Missing("it is the baseline itself")
+    if planned.twin_id is None:
+        wanted = planned.cell.twin.cell_id
+        reason = next((s.reason for s in run.skipped if s.cell_id == wanted), "it is not in the plan")
+        raise Missing(f"no autoregressive twin: {reason}")
+    twin = run.by_process.get((planned.twin_id, record.launch, record.worker))
+    if twin is None:
+        last = run.final.get((planned.twin_id, record.launch))
+        ended = f"ended in {last.status}" if last is not None and last.status != "ok" else "was not measured"
+        raise Missing(f"its autoregressive twin {ended} in the same process")
+    differing = differing_keys(record.cell, twin.cell)
+    if differing:
+        raise Missing(f"refused: the pair differs in {', '.join(differing)}")
+    return twin
+
+
+def differing_keys(cell: Cell, other: Cell) -> list[str]:
+    """Fields in which two cells differ although twins may not."""
+    names = [f.name for f in fields(Cell) if f.name not in TWIN_KEYS]
+    return [name for name in names if getattr(cell, name) != getattr(other, name)]
+
+
+def _marked(row: CellRow, twin: CellRow | None, run: Run) -> CellRow:
+    marks: list[str] = []
+    trained = run.trained_block_length
+    if row.cell.block_length is not None and trained is not None and row.cell.block_length != trained:
+        marks.append(UNTRAINED_BLOCK)
+    if twin is not None and "speedup_vs_ar" in row.metrics:
+        shares = [one.value("floor_share") for one in (row, twin)]
+        known = [share for share in shares if share]
+        if len(known) == 2 and max(known) / min(known) > UNBALANCED_RATIO:
+            marks.append(UNBALANCED)
+        lengths = [one.value("useful_tokens_per_row") for one in (row, twin)]
+        if row.cell.eos == "respect" and None not in lengths:
+            marks.append(f"answers of {lengths[0]:.4g} tokens against {lengths[1]:.4g}")
+    if row.status != "ok" and row.metrics:
+        marks.append("from its finished launches only")
+    return replace(row, marks=tuple(marks))

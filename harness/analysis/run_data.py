@@ -1,0 +1,157 @@
+"""A run directory, read whole: what was planned, what each cell gave, and what the reader stumbled over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
+from harness.records.types import Cell, Environment, Record
+from harness.spec.plan import PLAN_SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellPlan:
+    """A planned cell as plan.json keeps it. Floors are None where the device has no roofs; `missing` says why."""
+
+    cell: Cell
+    cell_id: str
+    twin_id: str | None
+    floor_basis: str
+    phases: dict[str, dict[str, Any]]  # pass kind -> count, floor_s over all of them, ...
+    missing: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedCell:
+    cell: Cell
+    cell_id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run directory. `run_id` is the directory's name, so that a fresh run differs from the one before it."""
+
+    directory: Path
+    run_id: str
+    plan: dict[str, Any]
+    cells: tuple[CellPlan, ...]
+    skipped: tuple[SkippedCell, ...]
+    records: RunRecords
+    final: dict[tuple[str, int], Record]  # (cell_id, launch) -> the latest attempt's record
+    by_process: dict[tuple[str, int, str], Record]  # (cell_id, launch, worker) -> what that process measured, if ok
+    environments: dict[str, Environment]
+    warnings: tuple[str, ...]
+
+    @property
+    def suite(self) -> str:
+        return str(self.plan["suite"])
+
+    @property
+    def is_trained(self) -> bool:
+        return bool(self.plan["model"]["trained"])
+
+    @property
+    def trained_block_length(self) -> int | None:
+        """The canvas length that the weights were trained with; None where the model has none."""
+        length = self.plan["model"].get("trained_canvas_length")
+        return int(length) if length else None
+
+    @property
+    def device_name(self) -> str:
+        device = self.plan["device"]
+        return str(device.get("display_name") or device["name"])
+
+
+def load_run(run_dir: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        StoreError: plan.json is absent, damaged or newer than this version, or a file cannot be read.
+    """
+    directory = run_dir.resolve()
+    plan = _read_plan(directory / "plan.json")
+    records = read_records(directory)
+    cells = tuple(_cell_plan(directory, entry) for entry in plan["cells"])
+    skipped = tuple(
+        SkippedCell(cell=_cell(directory, entry), cell_id=str(entry["cell_id"]), reason=str(entry["reason"]))
+        for entry in plan["skipped"]
+    )
+    environments = read_environments(directory)
+    final = records.final
+    oldest_first = sorted((r for r in records.records if r.status == "ok"), key=lambda r: (r.attempt, r.started_at))
+    return Run(
+        directory=directory,
+        run_id=directory.name,
+        plan=plan,
+        cells=cells,
+        skipped=skipped,
+        records=records,
+        final=final,
+        by_process={(r.cell_id, r.launch, r.worker): r for r in oldest_first},
+        environments=environments,
+        warnings=(*records.warnings, *_warnings(records, final, {c.cell_id for c in cells}, environments)),
+    )
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    plan = read_json(path)
+    schema = plan.get("plan_schema")
+    if isinstance(schema, int) and schema > PLAN_SCHEMA:
+        raise NewerSchemaError(
+            f"{path}: plan_schema {schema} is newer than this version's {PLAN_SCHEMA}; upgrade canvasbench"
+        )
+    wanted = {"suite": str, "device": dict, "model": dict, "protocol": dict, "cells": list, "skipped": list}
+    for key, kind in wanted.items():
+        if not isinstance(plan.get(key), kind):
+            raise StoreError(f"{path}: is not a plan: {key!r} is absent or no {kind.__name__}")
+    for parent, key in (("device", "name"), ("model", "trained"), ("protocol", "launches")):
+        if key not in plan[parent]:
+            raise StoreError(f"{path}: is not a plan: {parent}.{key} is absent")
+    return plan
+
+
+def _cell_plan(directory: Path, entry: Any) -> CellPlan:
+    cell = _cell(directory, entry)
+    return CellPlan(
+        cell=cell,
+        cell_id=str(entry["cell_id"]),
+        twin_id=entry.get("twin_id"),
+        floor_basis=str(entry.get("floor_basis", "exact")),
+        phases=entry.get("phases") or {},
+        missing=entry.get("missing") or {},
+    )
+
+
+def _cell(directory: Path, entry: Any) -> Cell:
+    try:
+        cell = Cell(**entry["cell"])
+        claimed = entry["cell_id"]
+    except (TypeError, KeyError) as error:
+        raise StoreError(f"{directory / 'plan.json'}: holds a damaged cell: {error}") from None
+    if claimed != cell.cell_id:
+        raise StoreError(f"{directory / 'plan.json'}: cell_id {claimed} does not belong to its cell ({cell.cell_id})")
+    return cell
+
+
+def _warnings(
+    records: RunRecords,
+    final: dict[tuple[str, int], Record],
+    planned: set[str],
+    environments: dict[str, Environment],
+) -> list[str]:
+    warnings = [
+        f"{r.cell.label}, launch {r.launch}, attempt {r.attempt} was recorded twice; "
+        f"worker {final[r.key].worker} is used, worker {r.worker} is not"
+        for r in records.duplicates
+    ]
+    strangers = sum(1 for r in records.records if r.cell_id not in planned)
+    if strangers:
+        warnings.append(f"{strangers} records belong to cells that plan.json does not hold; they are not shown")
+    used = {r.environment_id for r in final.values()}
+    if len(used) > 1:
+        warnings.append(f"the run mixes {len(used)} environments; speed-ups are taken inside one process all the same")
+    warnings += [f"environment-{name}.json is absent" for name in sorted(used - environments.keys())]
+    return warnings

@@ -1,0 +1,88 @@
+"""The command line's grammar. Hydra sees only the KEY=VALUE words of run and plan."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from harness import __version__
+from harness.spec import data
+
+EXIT_CODES = """exit codes:
+  0 done   2 usage or configuration   3 incomplete: a cell failed or is missing
+  4 nothing to show, or this machine is unfit for the suite   130 interrupted; the same command goes on"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with errors in our own short form."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}\nhelp: {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
+    """Options and words in any order (argparse alone wants all words of a verb together).
+
+    Args:
+        verbs: name -> one line of help.
+
+    Returns:
+        verb, its options, and `command`: the whole line, for the manifest.
+    """
+    parser, words_of = _parser(verbs)
+    args, rest = parser.parse_known_args(argv)
+    unknown = [word for word in rest if word.startswith("-")]
+    if unknown:
+        parser.error(f"unknown option {unknown[0]}")
+    getattr(args, words_of[args.verb]).extend(rest)
+    args.command = shlex.join(["python", "-m", "harness", *argv])
+    return args
+
+
+def _parser(verbs: Mapping[str, str]) -> tuple[_Parser, dict[str, str]]:
+    """The parser, and for each verb the name of the list that its plain words go to."""
+    parser = _Parser(
+        prog="python -m harness",
+        description="Where is block diffusion faster than autoregressive decoding, by how much, and why?",
+        epilog=f"start with: python -m harness run suite=smoke\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"canvasbench {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+    groups = "\n".join(f"  {group}=  {', '.join(data.options_of(group))}" for group in data.GROUPS)
+    words_of = {}
+    for name, line in verbs.items():
+        verb = subparsers.add_parser(
+            name, help=line, description=line, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        verb.add_argument("--json", action="store_true", help="JSON alone on stdout")
+        verb.add_argument("-q", "--quiet", action="store_true", help="errors only")
+        verb.add_argument("-v", "--verbose", action="store_true", help="tracebacks of our own bugs")
+        if name in ("run", "plan"):
+            verb.epilog = f"choices:\n{groups}\n\nevery key: python -m harness {name} --cfg job\n\n{EXIT_CODES}"
+            words_of[name] = "overrides"
+            _add_hydra(verb)
+        else:
+            verb.epilog = EXIT_CODES
+            words_of[name] = "runs"
+            _add_runs(verb)
+    return parser, words_of
+
+
+def _add_hydra(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="suite=NAME device=NAME axes.batch_size=[1,4] ..."
+    )
+    verb.add_argument("--cfg", choices=["job"], help="print the composed suite as YAML and stop")
+    verb.add_argument("--config-dir", metavar="DIR", help="your own suites, laid out like suites/")
+
+
+def _add_runs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("runs", nargs="+", metavar="RUN", help="a run directory, <suite>/<run_id>, or a suite's name")
+    verb.add_argument("-o", "--output", metavar="FILE", help="the page (default: reports/<suite>.html)")
+    verb.add_argument("--results-dir", default="results", metavar="DIR")
+    verb.add_argument("--reports-dir", default="reports", metavar="DIR")

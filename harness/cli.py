@@ -1,0 +1,193 @@
+"""The verbs, as a table of contents. What is heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import arguments
+
+if TYPE_CHECKING:
+    from harness.records.types import Environment
+    from harness.spec.config import SuiteConfig
+    from harness.spec.plan import Plan
+
+Verb = Callable[[argparse.Namespace], int]
+DONE, USAGE, INCOMPLETE, NOTHING, INTERRUPTED = 0, 2, 3, 4, 130  # in words: harness/arguments.py
+
+
+class _Exit(Exception):
+    """Ends a verb early with a message of one to five lines."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one verb and return its exit code; every error is a message of one to five lines on stderr."""
+    args = arguments.parse(argv, {name: (verb.__doc__ or "").splitlines()[0] for name, verb in VERBS.items()})
+    from harness.records.store import StoreError
+    from harness.spec.config import ConfigError
+
+    try:
+        return VERBS[args.verb](args)
+    except _Exit as stop:
+        return _fail(args, stop.code, str(stop))
+    except (ConfigError, StoreError) as error:
+        return _fail(args, USAGE, str(error))
+    except KeyboardInterrupt:
+        return _fail(args, INTERRUPTED, "interrupted; the same command without fresh=true goes on where it stopped")
+    except BrokenPipeError:  # the reader of our output has gone, for example head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        if args.verbose:
+            traceback.print_exc()
+        hint = "this is a bug in canvasbench; -v shows where" if not args.verbose else "this is a bug in canvasbench"
+        return _fail(args, INCOMPLETE, f"{type(error).__name__}: {error}\n{hint}")
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Show every cell, every skip and what each should cost; touch no GPU."""
+    from harness.spec.plan import to_json
+
+    config = _compose(args)
+    if args.cfg:
+        return _print_config(config)
+    planned, _ = _planned(config)
+    if args.json:
+        print(json.dumps(to_json(planned), indent=1))
+    else:
+        from harness.report.plan_text import plan_text
+
+        print(plan_text(planned), end="")
+    return DONE
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure what is not measured yet, then write the report."""
+    from harness.measuring import progress, runner
+    from harness.measuring.backends import registry
+    from harness.records import store
+    from harness.spec import suite
+    from harness.spec.plan import to_json
+
+    config = _compose(args)
+    if args.cfg:
+        return _print_config(config)
+    planned, environment = _planned(config)
+    _refuse_unfit(planned, environment)
+    backend = registry.create(config.backend)
+    run_dir = store.open_run_dir(Path(config.results_dir), config.name, planned.run_id, fresh=config.fresh)
+    store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
+    store.write_atomic(
+        run_dir / "plan.json", json.dumps({**to_json(planned), "command": args.command}, indent=1) + "\n"
+    )
+    store.write_environment(run_dir, environment)
+    _log_to(run_dir / "run.log", args)
+    _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
+    runner.run(planned, run_dir, environment, backend, progress.choose(args.quiet))
+    return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
+
+
+def report(args: argparse.Namespace) -> int:
+    """Build one page from one or more runs."""
+    from harness.records import store
+
+    run_dirs = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
+    default = Path(args.reports_dir) / f"{run_dirs[0].parent.name}.html"
+    return _report(args, run_dirs, Path(args.output) if args.output else default)
+
+
+def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int:
+    """Analyse what is on disk, write the page, print the result; the exit code says whether anything is incomplete."""
+    from harness.analysis.analyse import analyse
+    from harness.analysis.run_data import load_run
+    from harness.records import store
+    from harness.report.frame import build_page
+    from harness.report.terminal import result_text
+
+    analysis = analyse([load_run(run_dir) for run_dir in run_dirs])
+    if not analysis.has_rows:
+        raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
+    store.write_atomic(output, build_page(analysis))
+    if args.json:
+        print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
+    elif not args.quiet:
+        print(result_text(analysis), end="")
+        print(f"report: {output}")
+    return INCOMPLETE if analysis.is_incomplete else DONE
+
+
+def _compose(args: argparse.Namespace) -> SuiteConfig:
+    from harness.measuring.backends.registry import BACKENDS
+    from harness.spec import suite
+
+    return suite.compose(args.overrides, config_dir=args.config_dir, backends=list(BACKENDS))
+
+
+def _print_config(config: SuiteConfig) -> int:
+    from harness.spec import suite
+
+    print(suite.to_yaml(config), end="")
+    return DONE
+
+
+def _planned(config: SuiteConfig) -> tuple[Plan, Environment]:
+    """The plan with the run_id that it has on this machine."""
+    from harness.measuring import environment
+    from harness.spec import fingerprint
+    from harness.spec import plan as planning
+
+    built = planning.build(config)
+    here = environment.collect()
+    provenance = {
+        "weights_hash": fingerprint.weights_hash(config.model, built.shape, config.seed),
+        "source_hash": fingerprint.source_hash(),
+        "identity": here.identity,
+        "stack": here.stack,
+    }
+    return planning.identified(built, provenance), here
+
+
+def _refuse_unfit(planned: Plan, environment: Environment) -> None:
+    from harness.measuring.fitness import unfit
+    from harness.spec import data
+
+    config = planned.config
+    reason = unfit(config.device, environment, data.nvml_names(config.config_dir))
+    if reason:
+        raise _Exit(NOTHING, reason)
+    if not planned.cells:
+        reasons = sorted({skipped.reason for skipped in planned.skipped})
+        raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
+
+
+def _log_to(path: Path, args: argparse.Namespace) -> None:
+    logger = logging.getLogger("canvasbench")
+    logger.setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger.handlers = [handler]
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _fail(args: argparse.Namespace, code: int, message: str) -> int:
+    lines = [line for line in message.splitlines() if line.strip()][:5]
+    print("\n".join(["error: " + (lines or ["unknown"])[0], *lines[1:]]), file=sys.stderr)
+    return code
+
+
+VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report}

@@ -1,0 +1,69 @@
+"""What a backend is: something that loads a model and answers one request at a time."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from engine.config import ModelConfig
+from harness.records.types import Cell
+from harness.spec.config import DeviceConfig, ModelSource
+
+
+class OutOfMemory(Exception):
+    """The request did not fit the device or the host. A result, not a failure."""
+
+
+class Unsupported(Exception):
+    """The backend cannot do what the cell asks; the message says what. A result, not a failure."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What one request gave. Fields as in `Round`, which adds what the harness itself sees (wall and CPU time)."""
+
+    device_s: float | None
+    ttfb_s: float
+    block_s: tuple[float, ...]
+    step_s: tuple[float, ...]
+    passes: dict[str, int]
+    steps_per_canvas: tuple[tuple[int, ...], ...]
+    useful_tokens: tuple[int, ...]
+    raw_tokens: int
+    stop_reason: str
+    resolved: dict[str, str]
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """One file in this folder and one line in registry.py make a backend.
+
+    The harness times `generate` and nothing else: `prepare` does all that a server has done before a request arrives,
+    and `generate` returns when every token is on the host.
+    """
+
+    def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
+        """Load the weights in the cell's dtypes on the device, dropping those of an earlier load.
+
+        Raises:
+            Unsupported, OutOfMemory, ConfigError (a checkpoint that cannot be read).
+        """
+
+    def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> Any:
+        """Inputs of one request on the device: `texts` has one prompt a row, or none for random token ids."""
+
+    def generate(self, cell: Cell, prepared: Any) -> Answer:
+        """Answer the request."""
+
+    def count(self, cell: Cell, prepared: Any) -> dict[str, Any]:
+        """Counters of the same request, untimed.
+
+        kinds: [pass] denoise or decode; expert_hits: [pass][layer] distinct experts; entropies_nats: [step][row] mean.
+        """
+
+    def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
+        """NVTX range bench.<stage> (warmup, measure, profile) around one request."""

@@ -1,0 +1,73 @@
+"""A backend without a model: it answers at once with times that follow from the cell alone.
+
+For tests and for trying the harness. Its records say `backend: fake` and reports mark them as simulated.
+`options.fail=oom|unsupported|error` makes every cell whose batch is at least `options.fail_batch` (1) end that way.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from engine.config import ModelConfig
+from harness.measuring.backends.base import Answer, OutOfMemory, Unsupported
+from harness.records.types import Cell
+from harness.spec.config import DeviceConfig, ModelSource
+
+_STEP_S = 0.001
+
+
+class FakeBackend:
+    def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
+        self._layers = shape.num_layers
+
+    def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> int:
+        return seed
+
+    def generate(self, cell: Cell, prepared: int) -> Answer:
+        if cell.batch_size >= int(cell.options.get("fail_batch", 1)):
+            self._fail(cell.options.get("fail"))
+        if cell.block_length is None or cell.num_steps is None:
+            block_steps = [1] * cell.output_tokens
+            passes = {"prefill": 1, "denoise": 0, "commit": 0, "decode": cell.output_tokens - 1}
+            steps: tuple[tuple[int, ...], ...] = ((),) * cell.batch_size
+            raw = cell.output_tokens
+        else:
+            num_canvases = -(-cell.output_tokens // cell.block_length)
+            block_steps = [cell.num_steps] * num_canvases
+            passes = {"prefill": 1, "denoise": sum(block_steps), "commit": num_canvases - 1, "decode": 0}
+            steps = (tuple(block_steps),) * cell.batch_size
+            raw = num_canvases * cell.block_length
+        step_s = _STEP_S * (1 + 0.1 * cell.batch_size)
+        block_s = [step_s * sum(block_steps[: i + 1]) for i in range(len(block_steps))]
+        return Answer(
+            device_s=None,
+            ttfb_s=block_s[0],
+            block_s=tuple(block_s),
+            step_s=(step_s,) * (passes["denoise"] + passes["decode"]),
+            passes=passes,
+            steps_per_canvas=steps,
+            useful_tokens=(cell.output_tokens,) * cell.batch_size,
+            raw_tokens=raw * cell.batch_size,
+            stop_reason="length",
+            resolved={"backend": "fake"},
+            missing={
+                "device_s": "the fake backend has no device",
+                "peak_allocated_bytes": "the fake backend allocates nothing",
+            },
+        )
+
+    def count(self, cell: Cell, prepared: int) -> dict[str, Any]:
+        kind = "decode" if cell.block_length is None else "denoise"
+        return {"kinds": [kind], "expert_hits": [[1] * self._layers], "entropies_nats": [[0.0] * cell.batch_size]}
+
+    def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _fail(self, how: object) -> None:
+        if how == "oom":
+            raise OutOfMemory("the fake backend was told to run out of memory")
+        if how == "unsupported":
+            raise Unsupported("the fake backend was told not to support this")
+        if how == "error":
+            raise RuntimeError("the fake backend was told to fail")

@@ -1,0 +1,184 @@
+"""The reference engine of this repository as a backend: both decoders on the same weights, in one process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine import api, ranges
+from engine.config import ModelConfig
+from engine.moe import gemm_name
+from engine.observe import observe
+from engine.sampling import SAMPLERS
+from harness.measuring.backends.base import Answer, OutOfMemory, Unsupported
+from harness.records.types import AUTOREGRESSIVE, Cell
+from harness.spec.config import ConfigError, DeviceConfig, ModelSource
+
+_DTYPES = ("float32", "bfloat16")
+_OPTIONS = {"window", "sampler"}
+_MARKS = {stage: ranges.Range(f"bench.{stage}", "harness", 1) for stage in ("warmup", "measure", "profile")}
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """B rows of T prompt ids on the device, padded on the left, and the generator that every draw comes from."""
+
+    ids_BT: torch.Tensor
+    mask_BT: torch.Tensor
+    generator: torch.Generator
+
+
+class ReferenceBackend:
+    def __init__(self) -> None:
+        self._model: Any = None
+
+    def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
+        dtypes = {cell.weight_dtype, cell.activation_dtype, cell.kv_dtype, cell.head_dtype}
+        if len(dtypes) > 1 or cell.weight_dtype not in _DTYPES:
+            raise Unsupported(
+                f"the reference engine runs one dtype for all parts, {' or '.join(_DTYPES)}; asked: {sorted(dtypes)}"
+            )
+        unknown = set(cell.options) - _OPTIONS
+        if unknown:
+            raise Unsupported(
+                f"the reference engine has no option {sorted(unknown)[0]!r}; it has {', '.join(sorted(_OPTIONS))}"
+            )
+        self._model = None
+        gc.collect()
+        self._device = torch.device("cpu" if device.kind == "cpu" else "cuda")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        with _memory_errors():
+            try:
+                self._model = api.load(
+                    source.path or source.preset,
+                    device=self._device,
+                    dtype=cell.weight_dtype,
+                    seed=seed,
+                    window=cell.options.get("window", "sdpa"),
+                )
+            except ValueError as error:
+                raise ConfigError(f"model: {error}") from None
+
+    def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> _Prepared:
+        ids_BT, mask_BT = self._random_ids(cell, seed) if not texts else self._text_ids(cell, texts)
+        generator = torch.Generator(device=self._device).manual_seed(seed)
+        return _Prepared(ids_BT.to(self._device), mask_BT.to(self._device), generator)
+
+    def generate(self, cell: Cell, prepared: _Prepared) -> Answer:
+        on_gpu = self._device.type == "cuda"
+        device_s, missing = None, {}
+        with _memory_errors():
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats(self._device)
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                begin.record()
+                out = self._request(cell, prepared)
+                end.record()
+                end.synchronize()
+                device_s = begin.elapsed_time(end) / 1000
+            else:
+                out = self._request(cell, prepared)
+        if not on_gpu:
+            missing = {
+                "device_s": "the CPU has no device events; wall_s is the time",
+                "peak_allocated_bytes": "torch does not count allocations on the CPU; peak_device_bytes is the process",
+            }
+        return Answer(
+            device_s=device_s,
+            ttfb_s=out.ttfb_s,
+            block_s=tuple(out.block_s),
+            step_s=tuple(out.step_s),
+            passes=dict(out.passes),
+            steps_per_canvas=tuple(tuple(row) for row in out.steps_per_canvas.tolist()),
+            useful_tokens=tuple(out.useful_tokens.tolist()),
+            raw_tokens=out.output_ids.numel(),
+            stop_reason=out.stop_reason,
+            resolved=self._resolved(cell),
+            peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) if on_gpu else None,
+            peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device) if on_gpu else None,
+            missing=missing,
+        )
+
+    def count(self, cell: Cell, prepared: _Prepared) -> dict[str, Any]:
+        with _memory_errors(), observe(self._model) as seen:
+            self._request(cell, prepared)
+        return {"kinds": seen.kinds, "expert_hits": seen.expert_hits, "entropies_nats": seen.entropies}
+
+    def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
+        return _MARKS[stage](index)
+
+    def _resolved(self, cell: Cell) -> dict[str, str]:
+        """What runs, read from the model and not from the request."""
+        kernels = {
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "expert_gemm": gemm_name(self._model.embed_tokens.weight),
+            "attention": "torch scaled_dot_product_attention",
+            "threads": str(torch.get_num_threads()),
+        }
+        diffusion = {"window": self._model.window, "sampler": SAMPLERS[_sampler(cell)].__name__}
+        return kernels if cell.decoding == AUTOREGRESSIVE else {**kernels, **diffusion}
+
+    def _request(self, cell: Cell, prepared: _Prepared) -> api.Generation:
+        return api.generate(  # autoregressive decoding reads none of the arguments that only a canvas has
+            self._model,
+            prepared.ids_BT,
+            decoding=cell.decoding,
+            output_tokens=cell.output_tokens,
+            attention_mask_BT=prepared.mask_BT,
+            eos=cell.eos,
+            generator=prepared.generator,
+            block_length=cell.block_length,
+            num_steps=cell.num_steps,
+            stopping=cell.stopping,
+            sampler=_sampler(cell),
+        )
+
+    def _random_ids(self, cell: Cell, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        shape = (cell.batch_size, cell.prompt_tokens)
+        ids_BT = torch.randint(self._model.config.vocab_size, shape, generator=generator)
+        return ids_BT, torch.ones_like(ids_BT, dtype=torch.bool)
+
+    def _text_ids(self, cell: Cell, texts: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts cut, or padded on the left, to prompt_tokens."""
+        tokenizer = self._model.tokenizer
+        if tokenizer is None:
+            raise ConfigError("model: has no tokenizer.json, so it can only take axes.prompt_set=[random]")
+        T = cell.prompt_tokens
+        generation = self._model.config.generation
+        start = [] if generation.bos_id is None else [generation.bos_id]
+        rows = [(start + tokenizer.encode(text, add_special_tokens=False).ids)[:T] for text in texts]
+        largest = max(max(row) for row in rows)
+        if largest >= self._model.config.vocab_size:
+            vocab = self._model.config.vocab_size
+            raise ConfigError(
+                f"model: its tokenizer gives id {largest}, but the vocabulary has {vocab}; it does not fit"
+            )
+        ids_BT = torch.tensor([[generation.pad_id] * (T - len(row)) + row for row in rows])
+        mask_BT = torch.tensor([[False] * (T - len(row)) + [True] * len(row) for row in rows])
+        return ids_BT, mask_BT
+
+
+def _sampler(cell: Cell) -> str:
+    return str(cell.options.get("sampler", "fast"))
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Out of memory on the device or the host, under one name."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(str(error).splitlines()[0]) from None
+    except MemoryError:
+        raise OutOfMemory("the host has no memory left") from None
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):  # torch's host allocator
+            raise OutOfMemory(str(error).splitlines()[0]) from None
+        raise

@@ -1,0 +1,29 @@
+"""Names of backends -> where they live. A module loads when its backend is chosen, and so do its packages."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from harness.measuring.backends.base import Backend
+from harness.spec.config import ConfigError
+
+# name -> (module, class, extra of pyproject.toml that installs what it needs)
+BACKENDS: dict[str, tuple[str, str, str | None]] = {
+    "reference": ("harness.measuring.backends.reference", "ReferenceBackend", None),
+    "fake": ("harness.measuring.backends.fake", "FakeBackend", None),
+}
+
+
+def create(name: str) -> Backend:
+    """A backend by its name.
+
+    Raises:
+        ConfigError: a package that it needs is not installed; the message says what to install.
+    """
+    module, class_name, extra = BACKENDS[name]
+    try:
+        backend: Backend = getattr(import_module(module), class_name)()
+    except ImportError as error:
+        hint = f"pip install 'canvasbench[{extra}]'" if extra else "pip install canvasbench again"
+        raise ConfigError(f"backend {name}: {error.name or error} is not installed\n{hint}") from None
+    return backend

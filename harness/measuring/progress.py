@@ -1,0 +1,113 @@
+"""What a watcher sees while a plan runs, on stderr: a live line on a terminal, one plain line a cell elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import sys
+import time
+
+from harness.records.types import Record
+from harness.spec.plan import Plan, PlannedCell
+
+log = logging.getLogger("canvasbench")
+
+
+def work_of(planned: PlannedCell) -> float:
+    """How long a cell takes against others: its predicted seconds, or its passes where the device has no roofs."""
+    return planned.predicted_s or float(sum(planned.prediction.passes.values()))
+
+
+class PlainProgress:
+    """One line a finished cell: count, status, label, seconds a request, elapsed, and what is left."""
+
+    def start(self, plan: Plan, todo: int) -> None:
+        self._todo, self._cells_done = todo, 0
+        self._work_all = 0.0
+        self._work_done = 0.0
+        protocol = plan.config.protocol
+        self._rounds = protocol.warmup_rounds + protocol.rounds + int(protocol.counters)
+        self._start = time.monotonic()
+        self._work_all = sum(work_of(p) for p in plan.cells) * protocol.launches * todo
+        self._work_all /= max(len(plan.cells) * protocol.launches, 1)
+
+    def round_done(self, planned: PlannedCell, launch: int) -> None:
+        self._work_done += work_of(planned) / self._rounds
+
+    def cell_done(self, planned: PlannedCell, record: Record) -> None:
+        self._cells_done += 1
+        self.say(self.line(planned, record))
+
+    def stop(self) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        log.info(text)
+        print(text, file=sys.stderr, flush=True)
+
+    def line(self, planned: PlannedCell, record: Record) -> str:
+        width = len(str(self._todo))
+        count = f"[{self._cells_done:>{width}}/{self._todo}]"
+        return f"{count} {record.status:<11} {planned.cell.label} · {_what(record)} · {self.clock()}"
+
+    def clock(self) -> str:
+        elapsed_s = time.monotonic() - self._start
+        left = "?" if self._work_done == 0 else _minutes(elapsed_s * max(self._work_all / self._work_done - 1, 0))
+        return f"{_minutes(elapsed_s)} elapsed, ~{left} left"
+
+
+class QuietProgress(PlainProgress):
+    """Nothing on the terminal; the lines still go to run.log."""
+
+    def say(self, text: str) -> None:
+        log.info(text)
+
+
+class LiveProgress(PlainProgress):
+    """A bar that moves with every round, and a line only for cells that did not end well."""
+
+    def start(self, plan: Plan, todo: int) -> None:
+        super().start(plan, todo)
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.fields[count]}"), BarColumn(), TextColumn("{task.description}", markup=False))
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("", total=self._work_all, count=f"[0/{todo}]")
+        self._bar.start()
+
+    def round_done(self, planned: PlannedCell, launch: int) -> None:
+        super().round_done(planned, launch)
+        text = f"{planned.cell.label} · {self.clock()}"
+        self._bar.update(self._task, completed=self._work_done, description=text)
+
+    def cell_done(self, planned: PlannedCell, record: Record) -> None:
+        self._cells_done += 1
+        log.info(self.line(planned, record))
+        self._bar.update(self._task, count=f"[{self._cells_done}/{self._todo}]")
+        if record.status != "ok":
+            self._bar.console.print(self.line(planned, record), markup=False, highlight=False)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+def choose(quiet: bool) -> PlainProgress:
+    """Live on a terminal that can, plain lines in a file, in CI and where NO_COLOR or TERM=dumb ask for it."""
+    if quiet:
+        return QuietProgress()
+    plain = os.environ.get("NO_COLOR") or os.environ.get("CI") or os.environ.get("TERM") == "dumb"
+    return LiveProgress() if sys.stderr.isatty() and not plain else PlainProgress()
+
+
+def _what(record: Record) -> str:
+    if record.status != "ok":
+        return (record.reason or "no reason given").splitlines()[0]
+    return f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
+
+
+def _minutes(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,216 @@
+"""Run directories on disk: append-only records, everything else replaced whole. Standard library only.
+
+A run directory is results/<suite>/<run_id>/ with records-<worker>.jsonl (each process writes its own new file),
+environment-<id>.json, config.yaml, plan.json, heartbeat-<worker> and run.log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.records.types import RECORD_SCHEMA, Environment, Record, canonical_json, record_from_json, to_json
+
+
+class StoreError(Exception):
+    """A file or folder of results that cannot be read or written; the message says which and what to do."""
+
+
+class NewerSchemaError(StoreError):
+    """A file that a newer canvasbench wrote."""
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file's content whole, so that a reader or a crash never sees half of it.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+class RecordWriter:
+    """Appends records to a file of its own, one line each, on disk before `append` returns."""
+
+    def __init__(self, run_dir: Path, worker: str) -> None:
+        self.path = run_dir / f"records-{worker}.jsonl"
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    def append(self, record: Record) -> None:
+        """Raises StoreError when the line did not reach the disk, for example because that is full."""
+        line = (canonical_json(to_json(record)) + "\n").encode()
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+        if not self.path.stat().st_size:
+            self.path.unlink()
+
+
+# record_schema -> a pure function that upgrades a line's JSON by one version.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+@dataclass(kw_only=True, slots=True)
+class RunRecords:
+    """All records of a run directory, and what its reader stumbled over."""
+
+    records: list[Record] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def final(self) -> dict[tuple[str, int], Record]:
+        """(cell_id, launch) -> the record of the latest attempt."""
+        latest: dict[tuple[str, int], Record] = {}
+        for record in sorted(self.records, key=lambda r: (r.attempt, r.started_at, r.worker)):
+            latest[record.key] = record
+        return latest
+
+    @property
+    def duplicates(self) -> list[Record]:
+        """Records of a (cell, launch, attempt) that another record is final for; kept apart, never averaged."""
+        final = self.final
+        return [r for r in self.records if final[r.key] is not r and final[r.key].attempt == r.attempt]
+
+
+def read_records(run_dir: Path) -> RunRecords:
+    """Every whole record line of the directory; torn and foreign lines are skipped and named in `warnings`.
+
+    Raises:
+        NewerSchemaError: a line was written by a newer version.
+    """
+    found = RunRecords()
+    for path in sorted(run_dir.glob("records-*.jsonl")):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+        for number, line in enumerate(content.split(b"\n"), 1):
+            if line.strip():
+                _read_line(f"{path.name}:{number}", line, found)
+    return found
+
+
+def _read_line(where: str, line: bytes, found: RunRecords) -> None:
+    try:
+        data = json.loads(line)
+        if not isinstance(data, dict) or not isinstance(data.get("record_schema"), int):
+            raise ValueError("not a record")
+        while data["record_schema"] < RECORD_SCHEMA:
+            data = UPGRADES[data["record_schema"]](data)
+        if data["record_schema"] > RECORD_SCHEMA:
+            raise NewerSchemaError(
+                f"{where}: record_schema {data['record_schema']} is newer than this version's {RECORD_SCHEMA}; "
+                "upgrade canvasbench to read it"
+            )
+        found.records.append(record_from_json(data))
+    except (ValueError, KeyError, RecursionError) as error:
+        found.warnings.append(f"{where}: skipped a torn or foreign line ({error})")
+
+
+def write_environment(run_dir: Path, environment: Environment) -> None:
+    path = run_dir / f"environment-{environment.environment_id}.json"
+    if not path.exists():
+        write_atomic(path, json.dumps(to_json(environment), indent=2, sort_keys=True) + "\n")
+
+
+def read_environments(run_dir: Path) -> dict[str, Environment]:
+    """environment_id -> Environment, of every readable environment file."""
+    environments = {}
+    for path in sorted(run_dir.glob("environment-*.json")):
+        data = read_json(path)
+        if set(data) != {"identity", "stack", "circumstance"}:
+            raise StoreError(f"{path}: is not an environment file")
+        environments[path.stem.removeprefix("environment-")] = Environment(**data)
+    return environments
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        StoreError: absent, unreadable or not a JSON object.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(data, dict):
+        raise StoreError(f"{path}: expected a JSON object")
+    return data
+
+
+def find_run(name: str, results_dir: Path) -> Path:
+    """The run directory that RUN names: a directory, <suite>/<run_id>, or a suite's name (its newest run).
+
+    Raises:
+        StoreError: there is none; the message lists what there is.
+    """
+    for candidate in (Path(name), results_dir / name):
+        if (candidate / "plan.json").is_file():
+            return candidate
+    runs = [p.parent for p in (results_dir / name).glob("*/plan.json")]
+    if runs:
+        return max(runs, key=lambda run: (run / "plan.json").stat().st_mtime_ns)
+    there = sorted({f"{p.parent.parent.name}/{p.parent.name}" for p in results_dir.glob("*/*/plan.json")})
+    raise StoreError(
+        f"{name}: no run by that name in {results_dir}\n"
+        + (f"there are: {_first(there)}" if there else "measure one first: python -m harness run suite=smoke")
+    )
+
+
+def _first(names: Iterable[str], count: int = 8) -> str:
+    names = list(names)
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
+
+
+def open_run_dir(results_dir: Path, suite: str, run_id: str, *, fresh: bool) -> Path:
+    """The directory of a run, made if need be: <run_id>, or after fresh starts the newest of <run_id>-2, -3, ...
+
+    With fresh a new one is made, even when two fresh runs start at once.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    base = results_dir / suite
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            run_dir, following = (base / (f"{run_id}-{n}" if n > 1 else run_id) for n in (number, number + 1))
+            if not fresh and following.exists():
+                continue
+            try:
+                run_dir.mkdir()
+            except FileExistsError:
+                if fresh:
+                    continue
+            return run_dir
+    except OSError as error:
+        why = error.strerror or error
+        raise StoreError(f"{base}: cannot be written: {why}\nchoose another folder with results_dir=DIR") from None
+    raise AssertionError("itertools.count ended")

@@ -1,0 +1,201 @@
+"""What is asked (Cell), what one repetition gave (Round), and what one cell gave in one launch (Record).
+
+Standard library only: every other layer reads these. Times are seconds, sizes bytes, energies joules. A quantity that
+could not be had is None and `missing` says why; it is never 0 and never NaN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+CELL_SCHEMA = 1
+RECORD_SCHEMA = 1
+
+BLOCK_DIFFUSION = "block_diffusion"
+AUTOREGRESSIVE = "autoregressive"
+PASS_KINDS = ("prefill", "denoise", "commit", "decode", "verify")
+
+Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
+STATUSES: tuple[str, ...] = get_args(Status)
+FAILED_STATUSES = ("error", "timeout")  # what makes a run incomplete; oom and unsupported are results
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value that hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def content_hash(value: Any, length: int = 16) -> str:
+    """First `length` hex digits of the SHA-256 of the value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cell:
+    """One configuration point: everything that defines the measured question, and nothing about who answered it.
+
+    block_length, num_steps and stopping are None for autoregressive cells, so that one of them serves many twins.
+    """
+
+    backend: str
+    model: str
+    decoding: str  # block_diffusion | autoregressive
+    batch_size: int
+    prompt_set: str
+    prompt_tokens: int
+    output_tokens: int
+    eos: str  # ignore | respect
+    block_length: int | None
+    num_steps: int | None  # fixed: exactly so many; adaptive: at most
+    stopping: str | None  # fixed | adaptive
+    weight_dtype: str  # experts, dense MLP and attention
+    activation_dtype: str
+    kv_dtype: str
+    head_dtype: str  # embedding and head, which share their weights
+    routing: str
+    device: str
+    protocol: str
+    options: dict[str, Any] = field(default_factory=dict)  # the backend's own
+
+    @property
+    def cell_id(self) -> str:
+        return content_hash({"cell_schema": CELL_SCHEMA, **asdict(self)})
+
+    @property
+    def twin(self) -> Cell:
+        """The autoregressive cell that agrees in all but decoding, block_length, num_steps and stopping."""
+        return replace(self, decoding=AUTOREGRESSIVE, block_length=None, num_steps=None, stopping=None)
+
+    @property
+    def label(self) -> str:
+        """Short text for progress lines and tables."""
+        if self.decoding == AUTOREGRESSIVE:
+            decoding = "AR"
+        else:
+            decoding = f"BD L{self.block_length} {'s' if self.stopping == 'fixed' else 's<='}{self.num_steps}"
+        return f"{decoding} b{self.batch_size} {self.prompt_set} {self.prompt_tokens}->{self.output_tokens}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """One timed repetition of a cell's whole request: prefill, every canvas or token, commits, discarded work.
+
+    block_s: seconds from the request's start until each block's tokens were on the host; a block is a canvas, or one
+        token when decoding is autoregressive. step_s: seconds of each denoise step or decode pass.
+    passes: executed model calls by kind. steps_per_canvas: algorithmic steps, one row of the batch after another.
+    useful_tokens: per row; with eos respected up to and including the first EOS, never more than requested.
+    raw_tokens: positions computed over the whole batch (whole canvases).
+    """
+
+    index: int
+    seed: int
+    wall_s: float
+    cpu_s: float
+    device_s: float | None
+    ttfb_s: float
+    block_s: tuple[float, ...]
+    step_s: tuple[float, ...]
+    passes: dict[str, int]
+    steps_per_canvas: tuple[tuple[int, ...], ...]
+    useful_tokens: tuple[int, ...]
+    raw_tokens: int
+    stop_reason: str
+    resolved: dict[str, str]  # kernels and dtypes that really ran
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    energy_j: float | None = None
+    clocks_mhz: dict[str, int] | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What one cell gave in one launch. Written as one line of JSON the moment the cell is done."""
+
+    run_id: str
+    cell: Cell
+    cell_id: str
+    launch: int
+    attempt: int
+    worker: str
+    status: Status
+    reason: str | None
+    rounds: tuple[Round, ...]
+    counters: dict[str, Any]  # of a separate untimed round: expert_hits, entropies
+    discarded: tuple[str, ...]  # the reason of each round thrown away
+    warnings: tuple[str, ...]
+    environment_id: str
+    started_at: str  # ISO 8601, UTC
+    seed: int
+    record_schema: int = RECORD_SCHEMA
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What is done once: a cell in a launch."""
+        return (self.cell_id, self.launch)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Environment:
+    """The machine and software in three layers: what makes two results incomparable, arguable, and merely noted.
+
+    No user names, host names, tokens or environment variables.
+    """
+
+    identity: dict[str, Any]  # GPU name, memory, power limit, MIG; the CPU's model where there is no GPU
+    stack: dict[str, Any]  # driver, CUDA, packages, Python, project commit and dirty flag
+    circumstance: dict[str, Any]  # clocks, temperature, ECC, load, affinity
+
+    @property
+    def environment_id(self) -> str:
+        return content_hash({"identity": self.identity, "stack": self.stack})
+
+
+def to_json(value: Cell | Round | Record | Environment) -> dict[str, Any]:
+    """The dataclass as plain JSON values."""
+    return asdict(value)
+
+
+def record_from_json(data: dict[str, Any]) -> Record:
+    """The record that a line held.
+
+    Raises:
+        ValueError: a field is absent, unknown or of an impossible kind; the message names it.
+    """
+    cell = _build(Cell, data.get("cell"))
+    if not isinstance(data.get("rounds"), list):
+        raise ValueError("record: rounds is not a list")
+    rounds = tuple(
+        _build(Round, _tuples(r, "block_s", "step_s", "steps_per_canvas", "useful_tokens", "throttle_reasons"))
+        for r in data["rounds"]
+    )
+    record: Record = _build(Record, {**_tuples(data, "discarded", "warnings"), "cell": cell, "rounds": rounds})
+    if record.cell_id != cell.cell_id:
+        raise ValueError(f"record: cell_id {record.cell_id} does not belong to its cell, whose id is {cell.cell_id}")
+    if record.status not in STATUSES:
+        raise ValueError(f"record: status is {record.status!r}, expected one of {', '.join(STATUSES)}")
+    return record
+
+
+def _tuples(data: Any, *names: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError("record: expected a JSON object")
+    lists = {n: data[n] for n in names if isinstance(data.get(n), list)}
+    return {**data, **{n: tuple(tuple(v) if isinstance(v, list) else v for v in vs) for n, vs in lists.items()}}
+
+
+def _build(kind: type, data: Any) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{kind.__name__.lower()}: expected a JSON object, got {type(data).__name__}")
+    unknown = sorted(set(data) - {f.name for f in fields(kind)})
+    if unknown:
+        raise ValueError(f"{kind.__name__.lower()}: unknown field {unknown[0]!r}")
+    try:
+        return kind(**data)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__.lower()}: {error}") from None

@@ -1,0 +1,187 @@
+"""The sentences and tiles of the headline, computed in both directions: the page can say that diffusion is slower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.analysis.analyse import Analysis
+from harness.analysis.crossover import Line
+from harness.analysis.headline import Headline
+from harness.records.types import BLOCK_DIFFUSION
+from harness.report.wording import (
+    AUTOREGRESSIVE_NAME,
+    BLOCK_DIFFUSION_NAME,
+    batch,
+    interval,
+    is_clear,
+    lead,
+    lead_of,
+    listed,
+    percent,
+    ratio,
+    setting,
+    short,
+    tok_s,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    name: str
+    value: str
+    unit: str
+    notes: tuple[str, ...]
+
+
+def verdict(headline: Headline) -> str:
+    """The result of one run in a plain sentence."""
+    diffusion, autoregressive, speedup = headline.diffusion, headline.autoregressive, headline.speedup
+    where = f"On {headline.device}"
+    if diffusion is None and autoregressive is None:
+        return f"{where}, no cell finished, so there is nothing to compare."
+    if diffusion is None and autoregressive is not None:
+        value = tok_s(autoregressive.metrics["useful_tok_s"].value)
+        return (
+            f"{where}, only {AUTOREGRESSIVE_NAME} was measured: {value} useful tok/s "
+            f"at batch {headline.batch_size}, the smallest."
+        )
+    assert diffusion is not None
+    value = tok_s(diffusion.metrics["useful_tok_s"].value)
+    with_setting = f"with {setting(diffusion.cell)}"
+    if speedup is None or autoregressive is None:
+        why = diffusion.missing.get("speedup_vs_ar", "its twin gave no value")
+        gives = f"{BLOCK_DIFFUSION_NAME} gives {value} useful tok/s at batch {headline.batch_size} {with_setting}"
+        return f"{where}, {gives}; no comparison: {why}."
+    baseline = tok_s(autoregressive.metrics["useful_tok_s"].value)
+    at = f"at batch {headline.batch_size}"
+    numbers = f"(diffusion {value}, autoregressive {baseline} useful tok/s; {setting(diffusion.cell)})"
+    if not is_clear(speedup):
+        span = f"{ratio(speedup.value)}, {ratio(speedup.low)} to {ratio(speedup.high)}"
+        return f"{where}, the two cannot be told apart {at}: {span} {numbers}{_beyond(headline.line)}."
+    other = AUTOREGRESSIVE_NAME if speedup.value >= 1 else BLOCK_DIFFUSION_NAME
+    words = lead(speedup.value)
+    than = f" than {other}" if words.endswith("faster") else ""
+    return f"{where}, {words}{than} {at} {numbers}{_beyond(headline.line)}."
+
+
+def _beyond(line: Line | None) -> str:
+    """What larger batches change."""
+    if line is None or len(line.speedups) < 2:
+        return ""
+    crossings = line.crossings
+    if not crossings:
+        values = [summary.value for _, summary in line.speedups]
+        side = BLOCK_DIFFUSION_NAME if max(values) > 1 else AUTOREGRESSIVE_NAME
+        return f"; {side} stays ahead up to batch {line.speedups[-1][0]}, the largest compared"
+    places = listed([batch(crossing.batch_size) for crossing in crossings])
+    if len(crossings) > 1:
+        return f"; the lead changes at batches of about {places}"
+    loser = BLOCK_DIFFUSION_NAME if crossings[0].slower_from_here == BLOCK_DIFFUSION else AUTOREGRESSIVE_NAME
+    return f"; {loser} loses its lead at a batch of about {places}"
+
+
+def qualifiers(analysis: Analysis) -> list[str]:
+    """What a reader must know before believing the headline."""
+    found = []
+    if any(row.is_synthetic for row in analysis.rows):
+        found.append("Made-up test data: no number on this page was measured.")
+    if any(row.is_simulated for row in analysis.rows):
+        found.append("Simulated: the fake backend made up these times; nothing was computed.")
+    if not all(run.is_trained for run in analysis.runs.values()):
+        found.append(
+            "Random weights: the speed of fixed steps is real, but the text is noise, so nothing here speaks of "
+            "quality, of adaptive stopping or of how many steps a model needs. Untrained routers also choose their "
+            "experts degenerately, which flatters the speed."
+        )
+    if any(row.cell.stopping == "fixed" for row in analysis.rows):
+        found.append("The headline is the fastest setting, chosen for speed alone: fixed steps say nothing of quality.")
+    return found
+
+
+def tiles(headline: Headline, analysis: Analysis) -> list[Tile]:
+    """Five answers, each with its noise or its reason."""
+    return [
+        _speed(headline),
+        _speedup(headline),
+        _crossover(headline),
+        _floors(headline),
+        _coverage(headline, analysis),
+    ]
+
+
+def _speed(headline: Headline) -> Tile:
+    row = headline.diffusion or headline.autoregressive
+    if row is None:
+        return Tile(name="useful tokens per second", value="none", unit="", notes=("no cell finished",))
+    side = AUTOREGRESSIVE_NAME if row.is_autoregressive else f"{BLOCK_DIFFUSION_NAME}, {setting(row.cell)}"
+    summary = row.metrics["useful_tok_s"]
+    prompts = f"prompts {short(row.cell.prompt_set)}, {row.cell.prompt_tokens} -> {row.cell.output_tokens} tokens"
+    return Tile(
+        name=f"useful tokens per second, batch {row.cell.batch_size}",
+        value=tok_s(summary.value),
+        unit="tok/s",
+        notes=(interval(summary, tok_s), side, prompts),
+    )
+
+
+def _speedup(headline: Headline) -> Tile:
+    name = "speed-up over autoregressive" + ("" if headline.batch_size is None else f", batch {headline.batch_size}")
+    speedup = headline.speedup
+    if speedup is None:
+        row = headline.diffusion
+        why = "no block-diffusion cell finished" if row is None else row.missing.get("speedup_vs_ar", "")
+        return Tile(name=name, value="none", unit="", notes=(why,))
+    notes = [lead_of(speedup), interval(speedup, ratio)]
+    notes += headline.diffusion.marks if headline.diffusion is not None else ()
+    return Tile(name=name, value=ratio(speedup.value), unit="", notes=tuple(notes))
+
+
+def _crossover(headline: Headline) -> Tile:
+    name = "crossover batch"
+    line = headline.line
+    if line is None or not line.speedups:
+        return Tile(name=name, value="none", unit="", notes=("no speed-up to follow",))
+    sizes = [size for size, _ in line.speedups]
+    over = f"batches {listed(sizes)}" if len(sizes) > 1 else f"batch {sizes[0]} alone was measured"
+    if not line.crossings:
+        return Tile(name=name, value="none in the sweep", unit="", notes=(_throughout(line), over))
+    notes = [
+        f"interpolated between {c.between[0]} and {c.between[1]}" + ("" if c.is_clear else "; noise could move it")
+        for c in line.crossings
+        if c.interpolated
+    ]
+    values = listed([batch(c.batch_size) for c in line.crossings])
+    return Tile(name=name, value=values, unit="", notes=(*notes, f"same blocks and steps over {over}"))
+
+
+def _throughout(line: Line) -> str:
+    values = [summary.value for _, summary in line.speedups]
+    if all(value == 1 for value in values):
+        return "both are equally fast"
+    side = BLOCK_DIFFUSION_NAME if max(values) > 1 else AUTOREGRESSIVE_NAME
+    doubt = "" if all(is_clear(summary) for _, summary in line.speedups) else ", partly within the noise"
+    return f"{side} is faster " + ("there" if len(values) == 1 else "throughout") + doubt
+
+
+def _floors(headline: Headline) -> Tile:
+    name = "floor share: floor / measured"
+    sides = ((BLOCK_DIFFUSION_NAME, headline.diffusion), ("autoregressive", headline.autoregressive))
+    shares = [(side, row.value("floor_share")) for side, row in sides if row is not None]
+    known = [(side, share) for side, share in shares if share is not None]
+    if not known:
+        rows = [row for _, row in sides if row is not None]
+        why = rows[0].missing.get("floor_share", "") if rows else "no cell finished"
+        return Tile(name=name, value="unknown", unit="", notes=(why,))
+    notes = [listed([side for side, _ in known]), "100 % is a perfect engine that runs one operation after another"]
+    return Tile(name=name, value=" | ".join(percent(share) for _, share in known), unit="", notes=tuple(notes))
+
+
+def _coverage(headline: Headline, analysis: Analysis) -> Tile:
+    counts = analysis.coverage(headline.run_id)
+    rest = [f"{count} {name}" for name, count in counts.items() if count and name not in ("planned", "ok")]
+    return Tile(
+        name="cells that finished",
+        value=f"{counts['ok']} of {counts['planned']}",
+        unit="",
+        notes=(", ".join(rest) or "none failed, missing or skipped",),
+    )

@@ -1,0 +1,120 @@
+"""What a figure is, and what all figures share."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from harness.analysis.rows import CellRow
+from harness.analysis.summary import Summary
+from harness.report import svg
+from harness.report.slices import Slice, conditions
+
+_CAPTION_CHARACTERS = 148
+_CAPTION_LINE_IN = 0.165
+
+
+class NotDrawn(Exception):
+    """A slice holds nothing that this figure could show; the message says what it lacks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """A drawn figure: its answer and next step are computed from the rows that it shows."""
+
+    answer: str
+    next_step: str
+    rows_filter: str  # finds its rows among those of its slice in the table of all cells; the page adds the slice
+    picture: Markup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FigureKind:
+    """A figure that every slice gets, under the question that it answers."""
+
+    name: str
+    question: str
+    draw: Callable[[Slice, str], Figure]  # (slice, the picture's id on the page); raises NotDrawn
+
+
+def drawing_with_caption(part: Slice, height_in: float) -> tuple[Drawing, float]:
+    """An empty figure with the conditions at its foot, and the share of its height that they take."""
+    lines = textwrap.wrap(conditions(part), _CAPTION_CHARACTERS)[:4]
+    height_in += _CAPTION_LINE_IN * len(lines)
+    drawing = svg.figure(height_in)
+    text = "\n".join(lines)
+    drawing.text(0.012, 0.012, text, fontsize=7.5, color=svg.MUTED, ha="left", va="bottom", linespacing=1.35)
+    return drawing, (_CAPTION_LINE_IN * len(lines) + 0.08) / height_in
+
+
+def measured(rows: Sequence[CellRow]) -> list[CellRow]:
+    return [row for row in rows if "useful_tok_s" in row.metrics]
+
+
+def fastest_first(rows: Sequence[CellRow]) -> list[CellRow]:
+    """Measured rows at their smallest batch, fastest first; the same rule as the headline's."""
+    known = measured(rows)
+    smallest = min((row.cell.batch_size for row in known), default=None)
+    at_smallest = [row for row in known if row.cell.batch_size == smallest]
+    return sorted(at_smallest, key=lambda row: -row.metrics["useful_tok_s"].value)
+
+
+def log2_axis(axes: Axes, values: Sequence[int], label: str) -> None:
+    """A horizontal axis with a tick at each measured value."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(set(values))))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(min(values) / 1.25, max(values) * 1.25)
+    axes.set_xlabel(label)
+
+
+def log_axis(axes: Axes, label: str) -> None:
+    """A vertical logarithmic axis whose ticks read 20, 50, 1k and never as powers."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high / low < 4:  # fewer than two ticks of 1, 2, 5 would fall into so short a range
+        middle = (low * high) ** 0.5
+        axes.set_ylim(min(low, middle / 2.1), max(high, middle * 2.1))
+    axes.yaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
+    axes.set_ylabel(label)
+
+
+def band(axes: Axes, places: Sequence[int], summaries: Sequence[Summary], colour: str) -> None:
+    """From each place's smallest to its largest round; a bar where there is one place."""
+    low, high = [s.minimum for s in summaries], [s.maximum for s in summaries]
+    if len(places) == 1:
+        axes.vlines(list(places), low, high, color=colour, alpha=0.4, linewidth=5)
+    else:
+        axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def thousands(value: float) -> str:
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
+
+
+def end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap_share: float = 0.055) -> None:
+    """Names beside the axes for the ends of lines, moved apart where they would overlap, each with a leader.
+
+    Args:
+        ends: (x, y, text, colour) of each line's last point, on a logarithmic y axis.
+        gap_share: smallest distance, as a share of the axis.
+    """
+    to_axes = axes.transData + axes.transAxes.inverted()
+    points = [to_axes.transform((x, y)) for x, y, _, _ in ends]
+    heights = svg.spread([float(point[1]) for point in points], gap_share)
+    for (_, _, text, colour), point, height in zip(ends, points, heights, strict=True):
+        leader = ([point[0], 1.01, 1.02], [point[1], height, height])
+        axes.plot(*leader, ":", color=svg.MUTED, linewidth=0.7, transform=axes.transAxes, clip_on=False)
+        axes.text(1.026, height, text, transform=axes.transAxes, color=colour, fontsize=9, va="center", ha="left")

@@ -1,0 +1,127 @@
+// The table of all cells: 50 rows a page, sorted and filtered. Everything becomes a text node, so nothing is markup.
+"use strict";
+const PAGE = 50;
+const data = JSON.parse(document.getElementById("data").textContent);
+const columns = data.columns;
+const index = new Map(columns.map((column, i) => [column.key, i]));
+const state = { rows: data.rows, sort: -1, up: true, first: 0 };
+const byId = (id) => document.getElementById(id);
+
+// Counts as they are; what was measured with three digits, and whole from 100 on.
+function number(value, isCount) {
+  if (value === null || value === undefined) return "";
+  if (isCount) return value.toLocaleString("en-US");
+  return Math.abs(value) >= 99.95 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(3);
+}
+
+function element(name, text, className) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function cell(column, value) {
+  if (column.kind === "count" || column.kind === "number") {
+    return element("td", number(value, column.kind === "count"), "number");
+  }
+  if (column.kind === "interval") {
+    const made = element("td", value ? number(value[0]) : "", "number");
+    if (value) made.append(" ", element("span", "[" + number(value[1]) + ", " + number(value[2]) + "]", "between"));
+    return made;
+  }
+  const text = value === null || value === undefined ? "" : String(value);
+  if (column.key === "status") return element("td", text, text === "ok" ? "" : text === "skipped" ? "off" : "bad");
+  return element("td", text, column.key === "notes" ? "wide" : "");
+}
+
+function plainValue(value) {
+  return Array.isArray(value) ? value[0] : value;
+}
+
+function matches(row, words) {
+  return words.every((word) => {
+    const at = word.indexOf("=");
+    const column = at > 0 ? index.get(word.slice(0, at)) : undefined;
+    if (column !== undefined) {
+      const value = plainValue(row[column]);
+      return word.slice(at + 1).split("|").includes(String(value === null ? "" : value).toLowerCase());
+    }
+    return row.some((value) => typeof value === "string" && value.toLowerCase().includes(word));
+  });
+}
+
+function compare(a, b) {
+  const left = plainValue(a[state.sort]);
+  const right = plainValue(b[state.sort]);
+  if (left === null || right === null) return (left === null) - (right === null); // what is absent comes last
+  const order = typeof left === "number" ? left - right : left < right ? -1 : left > right ? 1 : 0;
+  return state.up ? order : -order;
+}
+
+function select() {
+  const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  state.rows = data.rows.filter((row) => matches(row, words));
+  if (state.sort >= 0) state.rows.sort(compare);
+  state.first = 0;
+  show();
+}
+
+function show() {
+  const last = Math.min(state.first + PAGE, state.rows.length);
+  const body = document.createElement("tbody");
+  for (const row of state.rows.slice(state.first, last)) {
+    const line = element("tr");
+    columns.forEach((column, i) => line.append(cell(column, row[i])));
+    body.append(line);
+  }
+  byId("table").tBodies[0].replaceWith(body);
+  const range = state.rows.length ? state.first + 1 + " to " + last + " of " : "";
+  byId("count").textContent = range + state.rows.length + " cells";
+  byId("previous").disabled = state.first === 0;
+  byId("next").disabled = last >= state.rows.length;
+}
+
+function head() {
+  const line = element("tr");
+  columns.forEach((column, i) => {
+    const made = element("th", undefined, column.kind === "text" ? "" : "number");
+    made.scope = "col";
+    const button = element("button", column.label);
+    button.type = "button";
+    button.title = column.title;
+    button.addEventListener("click", () => {
+      state.up = state.sort === i ? !state.up : column.kind === "text" || column.kind === "count";
+      state.sort = i;
+      for (const other of line.children) other.removeAttribute("aria-sort");
+      made.setAttribute("aria-sort", state.up ? "ascending" : "descending");
+      select();
+    });
+    made.append(button);
+    line.append(made);
+  });
+  byId("table").tHead.replaceChildren(line);
+}
+
+function copy(text, button) {
+  const done = () => { button.textContent = "Copied"; };
+  const byHand = () => { // a page opened from disk may have no clipboard: select it, so that the user's own keys copy it
+    getSelection().selectAllChildren(byId(button.dataset.copy));
+    button.textContent = "Selected";
+  };
+  if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, byHand);
+  else byHand();
+}
+
+byId("controls").addEventListener("submit", (event) => event.preventDefault());
+byId("filter").addEventListener("input", select);
+byId("previous").addEventListener("click", () => { state.first -= PAGE; show(); });
+byId("next").addEventListener("click", () => { state.first += PAGE; show(); });
+for (const link of document.querySelectorAll("[data-filter]")) {
+  link.addEventListener("click", () => { byId("filter").value = link.dataset.filter; select(); });
+}
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", () => copy(byId(button.dataset.copy).textContent, button));
+}
+head();
+show();

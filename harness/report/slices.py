@@ -1,0 +1,127 @@
+"""What one figure may show together: cells that differ in batch, block length, steps and decoding alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.analysis.analyse import Analysis
+from harness.analysis.crossover import line_key
+from harness.analysis.rows import CellRow
+from harness.analysis.run_data import Run, SkippedCell
+from harness.records.types import Cell
+from harness.report.wording import percent, plain, short
+
+_DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
+_CONDITIONS = (
+    *("model", "backend", "prompt_set", "prompt_tokens", "output_tokens", "eos", "routing", "protocol", "device"),
+    *_DTYPES,
+)
+_Key = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """Rows of one run that belong into one picture. `title` names what sets the slice apart from the others."""
+
+    run_id: str
+    run: Run
+    stopping: str | None
+    rows: tuple[CellRow, ...]
+    skipped: tuple[SkippedCell, ...]
+    title: str = ""
+
+    @property
+    def cell(self) -> Cell:
+        """Any cell of the slice: for what all of them share."""
+        return self.rows[0].cell
+
+    @property
+    def diffusion(self) -> list[CellRow]:
+        return [row for row in self.rows if not row.is_autoregressive]
+
+    @property
+    def autoregressive(self) -> list[CellRow]:
+        return sorted((row for row in self.rows if row.is_autoregressive), key=lambda row: row.cell.batch_size)
+
+    def is_untrained(self, block_length: int | None) -> bool:
+        trained = self.run.trained_block_length
+        return block_length is not None and trained is not None and block_length != trained
+
+    def block_label(self, block_length: int) -> str:
+        """The block length, starred where the weights were trained with another."""
+        return f"{block_length}*" if self.is_untrained(block_length) else str(block_length)
+
+
+def slices_of(analysis: Analysis) -> list[Slice]:
+    """The slices of all runs in plan order; an autoregressive cell belongs to every stopping rule of its conditions."""
+    anchors: dict[_Key, list[CellRow]] = {}
+    diffusion: dict[_Key, dict[str | None, list[CellRow]]] = {}
+    skipped: dict[_Key, list[SkippedCell]] = {}
+    for row in analysis.rows:
+        key = _key(row.run_id, row.cell)
+        rules = diffusion.setdefault(key, {})
+        if row.is_autoregressive:
+            anchors.setdefault(key, []).append(row)
+        else:
+            rules.setdefault(row.cell.stopping, []).append(row)
+    for run_id, cell in analysis.skipped:
+        skipped.setdefault(_key(run_id, cell.cell), []).append(cell)
+    slices = [
+        Slice(
+            run_id=key[0],
+            run=analysis.runs[key[0]],
+            stopping=stopping,
+            rows=(*anchors.get(key, ()), *rows),
+            skipped=tuple(s for s in skipped.get(key, ()) if s.cell.stopping in (stopping, None)),
+        )
+        for key, rules in diffusion.items()
+        for stopping, rows in (rules or {None: []}).items()
+    ]
+    return [replace(one, title=_title(one, slices)) for one in slices]
+
+
+def _key(run_id: str, cell: Cell) -> _Key:
+    """The run, and all that slices keep equal."""
+    return run_id, line_key(cell.twin)
+
+
+def _title(one: Slice, slices: Sequence[Slice]) -> str:
+    """The conditions in which the slices differ, as this one has them."""
+    differing = [key for key in _CONDITIONS if len({str(getattr(s.cell, key)) for s in slices}) > 1]
+    parts = [f"{key} {short(str(getattr(one.cell, key)), 60)}" for key in differing]
+    if len({s.stopping for s in slices}) > 1 and one.stopping:
+        parts.append(f"stopping {one.stopping}")
+    if len({s.run_id for s in slices}) > 1:
+        parts.insert(0, f"{short(one.run.device_name, 60)}, run {short(one.run_id, 40)}")
+    return ", ".join(parts)
+
+
+def conditions(part: Slice) -> str:
+    """What must stand on every picture: prompts, stopping, eos, weights, static batch, stragglers, untrained blocks."""
+    cell = part.cell
+    dtypes = {getattr(cell, key) for key in _DTYPES}
+    texts = [
+        f"{short(part.run.device_name, 60)}, {short(cell.model, 60)}, "
+        f"{'trained' if part.run.is_trained else 'RANDOM'} weights, {'/'.join(sorted(dtypes))}",
+        f"prompts {short(cell.prompt_set, 60)}, {cell.prompt_tokens} -> {cell.output_tokens} tokens",
+        f"stopping {part.stopping or 'none (autoregressive)'}",
+        f"eos {cell.eos}",
+        "static batch" + _stragglers(part),
+    ]
+    if any(part.is_untrained(row.cell.block_length) for row in part.rows):
+        texts.append(f"* not the trained block length {part.run.trained_block_length}")
+    texts.append("bands: smallest to largest round")
+    flags = {"made-up test data": part.rows[0].is_synthetic, "simulated": part.rows[0].is_simulated}
+    return plain("; ".join([*texts, *(f"SYNTHETIC: {flag}" for flag, is_set in flags.items() if is_set)]))
+
+
+def _stragglers(part: Slice) -> str:
+    batched = [row for row in part.rows if row.cell.batch_size > 1]
+    shares = [share for row in batched if (share := row.value("straggler_share")) is not None]
+    if not batched or not shares:
+        return ""
+    worst = max(shares)
+    return (
+        f", up to {percent(worst)} of its work lost to stragglers" if worst > 1e-9 else ", nothing lost to stragglers"
+    )

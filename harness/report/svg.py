@@ -1,0 +1,118 @@
+"""matplotlib figures as SVG text that follows the page's theme: ink and series colours become the page's own.
+
+A figure is drawn in marker colours that nothing else uses; after saving, each is replaced by what the page's style
+sheet sets, so that one picture serves the light page, the dark page and print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from harness.report.wording import plain
+
+INK, MUTED, GRID = "#010203", "#020304", "#030405"
+DIFFUSION, AUTOREGRESSIVE = "#040506", "#050607"
+_THEMED = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    DIFFUSION: "var(--diffusion)",
+    AUTOREGRESSIVE: "var(--autoregressive)",
+}
+WIDTH_IN = 9.0  # every figure has the same width, so that their texts have the same size on the page
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: it can be searched, selected and read aloud
+    "svg.hashsalt": "canvasbench",  # equal figures get equal ids, so that equal pages are equal bytes
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 2,
+    "hatch.color": MUTED,
+    "hatch.linewidth": 0.6,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in our style; characters that matplotlib's own font lacks are the browser's business."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # not whatever the user's own matplotlibrc says
+        mpl.rcParams.update(_STYLE)
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
+        warnings.filterwarnings("ignore", message=".*font.*")
+        yield
+
+
+def figure(height_in: float) -> Figure:
+    drawing = Figure(figsize=(WIDTH_IN, height_in))
+    drawing.patch.set_alpha(0)
+    return drawing
+
+
+def to_svg(drawing: Figure, *, name: str, title: str, description: str) -> Markup:
+    """The figure as an <svg> element for a page that may hold several.
+
+    Args:
+        name: unique on the page; letters, digits and dashes. It prefixes every id.
+        title: what the picture shows, for those who cannot see it.
+        description: what it says.
+    """
+    buffer = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    drawing.savefig(buffer, format="svg", metadata=nothing, transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has these rules for all figures
+    svg = re.sub(r"<[^>]*>", lambda tag: _themed(tag.group(), name), svg)  # tags alone: a name may spell a colour
+    opened = re.sub(r' (width|height)="[^"]*"', "", svg[: svg.index(">") + 1])
+    opened = opened[:-1] + f' role="img" aria-labelledby="{name}-title {name}-desc">'
+    head = f'<title id="{name}-title">{escape(plain(title))}</title>'
+    head += f'<desc id="{name}-desc">{escape(plain(description))}</desc>'
+    return Markup(opened + head + svg[svg.index(">") + 1 :])
+
+
+def _themed(tag: str, name: str) -> str:
+    for marker, colour in _THEMED.items():
+        tag = tag.replace(marker, colour)
+    tag = re.sub(r'( id=")', rf"\1{name}-", tag)
+    return re.sub(r'(href="#|url\(#)', rf"\1{name}-", tag)
+
+
+def spread(wanted: list[float], gap: float) -> list[float]:
+    """Positions as near to the wanted ones as a smallest gap between neighbours allows, in the given order."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    groups: list[tuple[float, int]] = []  # (centre, members) of runs of labels that touch
+    for i in order:
+        centre, count = wanted[i], 1
+        while groups and centre - (count - 1) * gap / 2 - (groups[-1][0] + (groups[-1][1] - 1) * gap / 2) < gap:
+            other, members = groups.pop()
+            centre = (centre * count + other * members) / (count + members)
+            count += members
+        groups.append((centre, count))
+    placed = [centre + (k - (count - 1) / 2) * gap for centre, count in groups for k in range(count)]
+    return [placed[order.index(i)] for i in range(len(wanted))]

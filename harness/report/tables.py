@@ -1,0 +1,213 @@
+"""The table of all cells as columns and rows of JSON, the skips by reason, and the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.analyse import REPORT_SCHEMA, Analysis
+from harness.analysis.metrics import METRICS
+from harness.analysis.rows import CellRow
+from harness.analysis.run_data import Run
+from harness.records.types import Cell
+from harness.report.slices import Slice
+from harness.report.wording import listed, plain
+
+# Metrics of the table in column order, with the unit they are shown in. `report --json` has every metric.
+_METRICS: dict[str, tuple[str, str, float]] = {
+    "useful_tok_s": ("useful tok/s", "", 1),
+    "speedup_vs_ar": ("speed-up", "x", 1),
+    "request_s": ("request", "ms", 1e-3),
+    "ttfb_s": ("TTFB", "ms", 1e-3),
+    "step_s": ("step", "ms", 1e-3),
+    "steps_per_canvas": ("steps per canvas", "", 1),
+    "tpf_total": ("tokens per pass", "", 1),
+    "floor_share": ("floor share", "%", 1e-2),
+    "straggler_share": ("lost to stragglers", "%", 1e-2),
+    "distinct_experts": ("distinct experts", "", 1),
+    "peak_memory_bytes": ("peak memory", "GB", 1e9),
+    "peak_device_bytes": ("device or process memory", "GB", 1e9),
+}
+_WITH_INTERVAL = ("useful_tok_s", "speedup_vs_ar")
+_ALWAYS = ("decoding", "batch_size", "block_length", "num_steps")
+_OPTIONAL = (
+    *(
+        "stopping",
+        "prompt_set",
+        "prompt_tokens",
+        "output_tokens",
+        "eos",
+        "routing",
+        "model",
+        "backend",
+        "device",
+        "protocol",
+    ),
+    *("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype"),
+)
+SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """kind: text, count (a setting), number (measured), or interval (measured: a list of value, low, high)."""
+
+    key: str
+    label: str
+    kind: str
+    title: str
+    value: Callable[[CellRow], Any]  # of a planned cell
+    of_cell: Callable[[Cell], Any] | None = None  # also known of a skipped cell
+
+
+def cell_table(analysis: Analysis) -> dict[str, Any]:
+    """What the page's script shows: every planned and every skipped cell. Numbers have five significant digits."""
+    columns = list(_columns(analysis))
+    rows = [[column.value(row) for column in columns] for row in analysis.rows]
+    for run_id, skipped in analysis.skipped:
+        known = {"status": SKIPPED, "run_id": run_id, "notes": skipped.reason, "cell_id": skipped.cell_id}
+        rows.append([known.get(c.key, c.of_cell(skipped.cell) if c.of_cell else None) for c in columns])
+    return {
+        "report_schema": REPORT_SCHEMA,
+        "columns": [{"key": c.key, "label": c.label, "kind": c.kind, "title": c.title} for c in columns],
+        "rows": rows,
+    }
+
+
+def _columns(analysis: Analysis) -> Iterator[Column]:
+    yield Column(
+        key="status", label="status", kind="text", title="ok, or what went wrong", value=lambda row: row.status
+    )
+    if len(analysis.runs) > 1:
+        yield Column(key="run_id", label="run", kind="text", title="run directory", value=lambda row: row.run_id)
+    cells = [row.cell for row in analysis.rows] + [skipped.cell for _, skipped in analysis.skipped]
+    for key in (*_ALWAYS, *_OPTIONAL):
+        # None is no condition of its own: an autoregressive cell lacks the stopping rule that all others share
+        if key in _ALWAYS or len({getattr(cell, key) for cell in cells} - {None}) > 1:
+            yield _cell_column(key)
+    for name, (label, unit, divisor) in _METRICS.items():
+        if any(name in row.metrics for row in analysis.rows):
+            yield _metric_column(name, f"{label}, {unit}" if unit else label, divisor)
+    yield Column(key="notes", label="notes", kind="text", title="reasons and marks", value=_notes)
+    yield Column(key="cell_id", label="cell id", kind="text", title="as in the records", value=lambda row: row.cell_id)
+
+
+def _cell_column(key: str) -> Column:
+    def read(cell: Cell) -> Any:
+        return getattr(cell, key)
+
+    kind = "count" if key in ("batch_size", "block_length", "num_steps", "prompt_tokens", "output_tokens") else "text"
+    label = {"batch_size": "batch", "block_length": "block", "num_steps": "steps"}.get(key, key.replace("_", " "))
+    return Column(key=key, label=label, kind=kind, title=key, value=lambda row: read(row.cell), of_cell=read)
+
+
+def _metric_column(name: str, label: str, divisor: float) -> Column:
+    has_interval = name in _WITH_INTERVAL
+
+    def read(row: CellRow) -> Any:
+        summary = row.metrics.get(name)
+        if summary is None:
+            return None
+        numbers = [_rounded(number / divisor) for number in (summary.value, summary.low, summary.high)]
+        return numbers if has_interval else numbers[0]
+
+    title = f"{name}: {METRICS[name].formula}"
+    return Column(key=name, label=label, kind="interval" if has_interval else "number", title=title, value=read)
+
+
+def _rounded(value: float) -> float | int:
+    rounded = float(f"{value:.5g}")
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _notes(row: CellRow) -> str:
+    return "; ".join([*([row.reason] if row.reason else []), *row.marks])
+
+
+def slice_filter(part: Slice, keys: Collection[str]) -> str:
+    """Words for the table's filter that keep the rows of a slice, out of the columns that it has."""
+    values = {"run_id": part.run_id, **{key: str(getattr(part.cell, key)).lower() for key in _OPTIONAL}}
+    values["stopping"] = f"{part.stopping}|"  # autoregressive cells have none
+    # A name with a blank or a bar cannot be a filter's word; the filter then keeps a little more.
+    return " ".join(
+        f"{key}={value}"
+        for key, value in values.items()
+        if key in keys and value and not any(c.isspace() for c in value) and value.count("|") == (key == "stopping")
+    )
+
+
+def shared_conditions(analysis: Analysis) -> str:
+    """What all cells have in common, and the table therefore has no column for."""
+    cells = [row.cell for row in analysis.rows]
+    shared = [(key, {getattr(cell, key) for cell in cells} - {None}) for key in _OPTIONAL]
+    return ", ".join(
+        f"{key.replace('_', ' ')} {plain(str(values.pop()))}" for key, values in shared if len(values) == 1
+    )
+
+
+def skips_by_reason(analysis: Analysis) -> list[tuple[str, int, str]]:
+    """(reason, how many cells, which batches and blocks), the most frequent first."""
+    found: dict[str, list[Cell]] = {}
+    for _, skipped in analysis.skipped:
+        found.setdefault(skipped.reason, []).append(skipped.cell)
+    most_first = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [(reason, len(cells), _which(cells)) for reason, cells in most_first]
+
+
+def _which(cells: list[Cell]) -> str:
+    batches = sorted({cell.batch_size for cell in cells})
+    blocks = sorted({cell.block_length for cell in cells if cell.block_length is not None})
+    text = f"batch {listed(batches)}"
+    return text + (f"; block {listed(blocks)}" if blocks else "; autoregressive")
+
+
+def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]:
+    """What was run, as names and values."""
+    plan = run.plan
+    provenance = plan.get("provenance") or {}
+    cells = [row.cell for row in analysis.rows if row.run_id == run_id]
+    model = plan["model"]
+    entries = [
+        ("suite", run.suite),
+        ("run", run_id),
+        ("what it is", str(plan.get("description", ""))),
+        ("model", ", ".join(sorted({cell.model for cell in cells})) or str(model.get("name", ""))),
+        ("weights", f"{'trained' if run.is_trained else 'random'}, hash {provenance.get('weights_hash') or 'unknown'}"),
+        ("trained block length", str(run.trained_block_length or "none")),
+        ("source hash", str(provenance.get("source_hash") or "unknown")),
+        ("device", f"{run.device_name} ({plan['device']['name']})"),
+        ("protocol", ", ".join(f"{key} {value}" for key, value in plan["protocol"].items())),
+        ("seed", str(plan.get("seed"))),
+    ]
+    for key in ("backend", "prompt_set", "prompt_tokens", "output_tokens", "stopping", "eos", "routing"):
+        values = [value for value in dict.fromkeys(getattr(cell, key) for cell in cells) if value is not None]
+        entries.append((key.replace("_", " "), listed(values) or "none"))
+    for key in ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype"):
+        entries.append((key.replace("_", " "), listed(list(dict.fromkeys(getattr(cell, key) for cell in cells)))))
+    kernels = Counter(
+        f"{name}: {value}" for r in run.final.values() for one in r.rounds[:1] for name, value in one.resolved.items()
+    )
+    entries.append(("what really ran", "; ".join(sorted(kernels)) or "no finished round"))
+    coverage = ", ".join(f"{count} {name}" for name, count in analysis.coverage(run_id).items())
+    discarded = [f"{count} x {reason}" for reason, count in sorted(analysis.discarded(run_id).items())]
+    return [*entries, ("cells", coverage), ("discarded rounds", "; ".join(discarded) or "none")]
+
+
+def environments(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(environment id, its facts by layer) of a run."""
+    found = []
+    for name, environment in sorted(run.environments.items()):
+        layers = ("identity", "stack", "circumstance")
+        found.append((name, [fact for layer in layers for fact in _flat(layer, getattr(environment, layer))]))
+    return found
+
+
+def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{path}.{key}", inner)
+    else:
+        yield path, "unknown" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,73 @@
+"""What `run` and `report` print at their end: the verdict and the best cell of each batch, as plain text."""
+
+from __future__ import annotations
+
+from harness.analysis.analyse import Analysis
+from harness.analysis.rows import INCOMPLETE_STATUSES, CellRow
+from harness.report.claims import verdict
+from harness.report.slices import Slice, slices_of
+from harness.report.wording import counted, plain, ratio, short, tok_s
+
+MOST_LINES = 25
+_HEADER = ("batch", "tok/s", "AR tok/s", "speed-up", "interval", "block", "steps")
+
+
+def result_text(analysis: Analysis) -> str:
+    """At most 25 lines: verdicts, the fastest diffusion setting per batch, what is incomplete."""
+    lines = [plain(verdict(headline)) for headline in analysis.headlines]
+    tail = _tail(analysis)
+    room = MOST_LINES - len(lines) - len(tail)
+    tables = [lines_ for part in slices_of(analysis) if (lines_ := _table(part))]
+    for i, table in enumerate(tables):
+        if len(table) + (i < len(tables) - 1) > room:
+            lines.append(f"{counted(len(tables) - i, 'more table')} on the page")
+            break
+        lines += table
+        room -= len(table)
+    return "\n".join([*lines, *tail][:MOST_LINES]) + "\n"
+
+
+def _tail(analysis: Analysis) -> list[str]:
+    counts = analysis.coverage()
+    lines = ["", ", ".join(f"{count} {name}" for name, count in counts.items())]
+    bad = [row for row in analysis.rows if row.status in INCOMPLETE_STATUSES]
+    if bad:
+        first = bad[0]
+        lines.append(f"{first.status}: {short(first.cell.label, 60)}: {short(first.reason or '', 100)}")
+    if analysis.warnings:
+        more = f" (and {len(analysis.warnings) - 1} more)" if len(analysis.warnings) > 1 else ""
+        lines.append(f"warning: {short(analysis.warnings[0], 140)}{more}")
+    return lines
+
+
+def _table(part: Slice) -> list[str]:
+    rows = [_HEADER, *(_row(part, batch_size) for batch_size in sorted({row.cell.batch_size for row in part.rows}))]
+    if len(rows) == 1:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    texts = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return ["", *([short(part.title, 100)] if part.title else []), *texts]
+
+
+def _row(part: Slice, batch_size: int) -> tuple[str, ...]:
+    """The fastest diffusion cell of the batch beside its twin; dashes where there is none."""
+    cells = [row for row in part.rows if row.cell.batch_size == batch_size]
+    diffusion = [row for row in cells if not row.is_autoregressive and "useful_tok_s" in row.metrics]
+    twin = next((row for row in cells if row.is_autoregressive), None)
+    best = max(diffusion, key=lambda row: row.metrics["useful_tok_s"].value, default=None)
+    speedup = None if best is None else best.metrics.get("speedup_vs_ar")
+    return (
+        str(batch_size),
+        _speed(best),
+        _speed(twin),
+        "-" if speedup is None else ratio(speedup.value),
+        "-" if speedup is None or speedup.n_rounds == 1 else f"{ratio(speedup.low)} to {ratio(speedup.high)}",
+        "-" if best is None else str(best.cell.block_length),
+        "-" if best is None else ("<=" if best.cell.stopping == "adaptive" else "") + str(best.cell.num_steps),
+    )
+
+
+def _speed(row: CellRow | None) -> str:
+    if row is None:
+        return "-"
+    return tok_s(row.metrics["useful_tok_s"].value) if "useful_tok_s" in row.metrics else row.status

@@ -1,0 +1,94 @@
+"""How numbers and lists read, the same on the page, in figures and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from harness.analysis.summary import OVER_LAUNCHES, Summary
+from harness.records.types import Cell
+
+BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE_NAME = "block diffusion", "autoregressive decoding"
+# Below this a lead reads better in per cent: "4 % faster", not "1.04x faster".
+_PERCENT_BELOW = 1.1
+
+
+def plain(text: str) -> str:
+    """The text with everything that is no printable character as a space: line ends, escape codes, lone surrogates."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
+def short(text: str, length: int = 40) -> str:
+    """At most so many characters."""
+    text = plain(text)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def tok_s(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def ratio(value: float) -> str:
+    """A speed-up: 0.41x, 2.31x, 14.2x."""
+    if value < 0.1:
+        return f"{value:.2g}x"
+    return f"{value:.2f}x" if value < 10 else f"{value:.1f}x" if value < 100 else f"{value:,.0f}x"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
+
+
+def batch(value: float) -> str:
+    """A batch size, which an interpolated one need not be a whole number of."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def listed(items: Sequence[object]) -> str:
+    """1, 2 and 3."""
+    texts = [str(item) for item in items]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("ch") else "s")
+
+
+def lead(speedup: float) -> str:
+    """Who is faster and by how much, the same in both directions."""
+    faster = BLOCK_DIFFUSION_NAME if speedup >= 1 else AUTOREGRESSIVE_NAME
+    factor = max(speedup, 1 / speedup)
+    if f"{100 * (factor - 1):.1f}" == "0.0":
+        return "both are equally fast"
+    return f"{faster} is {_factor(factor)} faster"
+
+
+def is_clear(speedup: Summary) -> bool:
+    """Whether the interval leaves no doubt who is faster. That of one round is its value, taken at its word."""
+    return not speedup.low <= 1 <= speedup.high
+
+
+def lead_of(speedup: Summary) -> str:
+    """Who is faster, and whether noise alone could have made it so."""
+    return lead(speedup.value) + ("" if is_clear(speedup) else " (within the noise)")
+
+
+def _factor(factor: float) -> str:
+    if factor < _PERCENT_BELOW:
+        return f"{100 * (factor - 1):.1f} %"
+    return f"{factor:.2f}x" if factor < 2 else f"{factor:.1f}x" if factor < 10 else f"{factor:,.0f}x"
+
+
+def interval(summary: Summary, read: Callable[[float], str]) -> str:
+    """low to high with the confidence that the sample achieves and what it is taken over."""
+    if summary.n_rounds == 1:
+        return "one round, so no interval"
+    over = f"{counted(summary.n_rounds, 'round')} {summary.basis}"
+    if summary.basis == OVER_LAUNCHES:
+        over = counted(summary.n_launches, "launch")
+    return f"{read(summary.low)} to {read(summary.high)} ({100 * summary.confidence:.0f} % confidence, {over})"
+
+
+def setting(cell: Cell) -> str:
+    """A diffusion cell's block length and steps in words."""
+    steps = counted(cell.num_steps or 0, "step")
+    return f"{cell.block_length}-token blocks and {'at most ' if cell.stopping == 'adaptive' else ''}{steps}"

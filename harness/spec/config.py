@@ -1,0 +1,214 @@
+"""Every key that a suite may have, with its type and default. Plain dataclasses; Hydra composes the YAML over them.
+
+They stay unfrozen because Hydra cannot compose over nested frozen ones. `check` holds every rule that types cannot say.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float8_e4m3": 1}
+MAX_BLOCK_LENGTH = 1024
+
+# What each named choice may be today. Every check, help text and error message reads this table.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "decoding": ("block_diffusion", "autoregressive"),
+    "stopping": ("fixed", "adaptive"),
+    "eos": ("ignore", "respect"),
+    "routing": ("model",),
+    "launcher": ("inline",),
+    "dtype": tuple(DTYPE_BYTES),
+}
+
+
+class ConfigError(ValueError):
+    """The user's mistake, in one to five lines: what, where, what was expected, the nearest valid spelling."""
+
+
+@dataclass
+class Figure:
+    """One number about a device with where it was read; `recalled` marks one that nobody re-read for this file."""
+
+    value: float | None = None
+    source: str = ""
+    recalled: bool = False
+    note: str = ""
+
+
+@dataclass
+class DeviceConfig:
+    """One GPU type (suites/device/*.yaml). Rates are dense, without sparsity."""
+
+    name: str = ""  # the file's name
+    display_name: str = ""
+    kind: str = "cuda"  # cuda | rocm | cpu
+    form_factor: str = ""
+    nvml_names: list[str] = field(default_factory=list)  # product names by which NVML reports it
+    memory_bytes: Figure = field(default_factory=Figure)
+    bandwidth_bytes_s: Figure = field(default_factory=Figure)
+    flops_s: dict[str, Figure] = field(default_factory=dict)  # by dtype
+    sms: Figure = field(default_factory=Figure)
+    l2_bytes: Figure = field(default_factory=Figure)
+    tdp_w: Figure = field(default_factory=Figure)
+    price_usd_per_hour: Figure = field(default_factory=Figure)
+    notes: str = ""
+
+
+@dataclass
+class ModelSource:
+    """Which weights (suites/model/*.yaml): a preset's seeded random ones, or a checkpoint directory."""
+
+    name: str = ""  # the file's name
+    preset: str = ""  # a name of engine.config.PRESETS; also the shape that plan assumes
+    path: str | None = None  # a directory in Hugging Face layout; then the preset is not used
+    trained: bool | None = None  # None: a directory is trained, a preset is not
+    window: str = "sdpa"
+
+    @property
+    def is_trained(self) -> bool:
+        return self.path is not None if self.trained is None else self.trained
+
+
+@dataclass
+class Protocol:
+    """How a cell is measured (suites/protocol/*.yaml)."""
+
+    name: str = ""  # the file's name
+    warmup_rounds: int = 1
+    rounds: int = 5
+    launches: int = 1
+    counters: bool = True  # one more, untimed round that counts experts and entropies
+
+
+@dataclass
+class Axes:
+    """The grid. Every combination is a cell; the autoregressive twin of each is added by itself."""
+
+    decoding: list[str] = field(default_factory=lambda: ["block_diffusion"])
+    batch_size: list[int] = field(default_factory=lambda: [1])
+    block_length: list[int] = field(default_factory=lambda: [256])
+    num_steps: list[int] = field(default_factory=lambda: [16])
+    stopping: list[str] = field(default_factory=lambda: ["fixed"])
+    prompt_set: list[str] = field(default_factory=lambda: ["random"])
+    prompt_tokens: list[int] = field(default_factory=lambda: [1024])
+    output_tokens: list[int] = field(default_factory=lambda: [256])
+    weight_dtype: list[str] = field(default_factory=lambda: ["bfloat16"])
+    activation_dtype: list[str] = field(default_factory=lambda: ["bfloat16"])
+    kv_dtype: list[str] = field(default_factory=lambda: ["bfloat16"])
+    head_dtype: list[str] = field(default_factory=lambda: ["bfloat16"])
+
+
+@dataclass
+class SuiteConfig:
+    """One composed suite: everything that `plan` and `run` need to know, and nothing that they find out themselves."""
+
+    name: str = ""  # the suite file's name
+    description: str = ""
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    model: ModelSource = field(default_factory=ModelSource)
+    protocol: Protocol = field(default_factory=Protocol)
+    axes: Axes = field(default_factory=Axes)
+    exclude: list[dict[str, Any]] = field(default_factory=list)  # {axis: [values], ..., reason: text}
+    backend: str = "reference"
+    eos: str = "ignore"
+    routing: str = "model"
+    options: dict[str, Any] = field(default_factory=dict)  # the backend's own
+    seed: int = 0
+    repeat_prompts: bool = False
+    launcher: str = "inline"
+    fresh: bool = False
+    retry_failed: bool = False
+    results_dir: str = "results"
+    reports_dir: str = "reports"
+    config_dir: str | None = None  # set by --config-dir
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """'; nearest: X' where a valid spelling is near, else ''."""
+    close = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
+    return f"; nearest valid: {close[0]}" if close else ""
+
+
+def check_choice(where: str, value: str, options: Sequence[str]) -> None:
+    """Raises ConfigError unless value is one of options."""
+    if value not in options:
+        raise ConfigError(f"{where}: {value!r} is not one of {', '.join(options)}{nearest(value, options)}")
+
+
+# Which axis takes which kind of value: the name of a CHOICES row, or the largest whole number that makes sense.
+_AXIS_RULES: dict[str, str | int] = {
+    "decoding": "decoding",
+    "stopping": "stopping",
+    "weight_dtype": "dtype",
+    "activation_dtype": "dtype",
+    "kv_dtype": "dtype",
+    "head_dtype": "dtype",
+    "batch_size": 65_536,
+    "block_length": MAX_BLOCK_LENGTH,
+    "num_steps": 10_000,
+    "prompt_tokens": 10_000_000,
+    "output_tokens": 10_000_000,
+}
+
+
+def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence[str]) -> None:
+    """Raise ConfigError for the first value that no cell can have."""
+    for axis in fields(Axes):
+        values = getattr(config.axes, axis.name)
+        where = f"axes.{axis.name}"
+        if not values:
+            raise ConfigError(f"{where}: the list is empty, so the suite has no cell; expected at least one value")
+        if len(set(values)) < len(values):
+            raise ConfigError(f"{where}: {values} names a value twice")
+        rule = _AXIS_RULES.get(axis.name)
+        for value in values:
+            if axis.name == "prompt_set":
+                check_choice(where, value, prompt_sets)
+            elif isinstance(rule, str):
+                check_choice(where, value, CHOICES[rule])
+            elif rule is not None and not 1 <= value <= rule:
+                raise ConfigError(f"{where}: {value} is out of range; expected a whole number from 1 to {rule}")
+    check_choice("backend", config.backend, backends)
+    for name in ("eos", "routing", "launcher"):
+        check_choice(name, getattr(config, name), CHOICES[name])
+    for name in ("rounds", "launches"):
+        if getattr(config.protocol, name) < 1:
+            raise ConfigError(f"protocol.{name}: {getattr(config.protocol, name)} is out of range; expected at least 1")
+    if config.protocol.warmup_rounds < 0:
+        raise ConfigError(
+            f"protocol.warmup_rounds: {config.protocol.warmup_rounds} is out of range; expected 0 or more"
+        )
+    if not 0 <= config.seed < 2**31:
+        raise ConfigError(f"seed: {config.seed} is out of range; expected a whole number from 0 to {2**31 - 1}")
+    _check_excludes(config.exclude)
+    _check_honesty(config)
+
+
+def _check_excludes(excludes: list[dict[str, Any]]) -> None:
+    names = [f.name for f in fields(Axes)]
+    for i, rule in enumerate(excludes):
+        for key, values in rule.items():
+            if key == "reason":
+                continue
+            check_choice(f"exclude[{i}]", key, [*names, "reason"])
+            if not isinstance(values, list):
+                raise ConfigError(f"exclude[{i}].{key}: {values!r} is not a list of values")
+        if len(rule.keys() - {"reason"}) == 0:
+            raise ConfigError(f"exclude[{i}]: names no axis, so it would exclude every cell")
+
+
+def _check_honesty(config: SuiteConfig) -> None:
+    """Settings that would measure something else than their name says."""
+    if "adaptive" in config.axes.stopping and not config.model.is_trained:
+        raise ConfigError(
+            f"axes.stopping: adaptive stopping needs trained weights, and model {config.model.name!r} has random ones, "
+            "so it would only measure the cap\nuse axes.stopping=[fixed], or model.path=DIR with a trained checkpoint"
+        )
+    if "random" in config.axes.prompt_set and "adaptive" in config.axes.stopping:
+        raise ConfigError(
+            "axes.prompt_set: random token ids never converge, so they go with axes.stopping=[fixed] alone\n"
+            "use one of the text prompt sets for adaptive stopping"
+        )

@@ -1,0 +1,232 @@
+"""From a SuiteConfig to the ordered cells that will be measured and the skipped ones with their reasons.
+
+Pure functions: no device is touched, and nothing is imported that a laptop lacks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from engine.config import ModelConfig
+from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, content_hash
+from harness.spec.config import Axes, ConfigError, SuiteConfig
+from harness.spec.data import RANDOM_IDS, PromptSet, load_prompts
+from harness.spec.floor import Prediction, predict, shape_of
+
+PLAN_SCHEMA = 1
+# A first guess of floor/measured for predicted times, replaced by measured ratios as soon as a cell is done.
+ASSUMED_FLOOR_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedCell:
+    """A cell that will run, with what it is expected to cost."""
+
+    cell: Cell
+    twin_id: str | None  # the autoregressive cell it is compared with; None for that one itself
+    prediction: Prediction
+    predicted_s: float | None  # to measure it: warm-up, rounds and counters of all launches
+    floor_basis: str  # exact | cap: an early stop can only make it cheaper
+
+    @property
+    def group_id(self) -> str:
+        """Cells of one group are interleaved in one process: an anchor and all cells whose twin it is."""
+        return self.twin_id or self.cell.cell_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedCell:
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything that `run` will do. `run_id` is empty until the machine is known."""
+
+    config: SuiteConfig
+    shape: ModelConfig
+    prompts: dict[str, PromptSet]
+    cells: tuple[PlannedCell, ...]
+    skipped: tuple[SkippedCell, ...]
+    run_id: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> dict[str, list[PlannedCell]]:
+        """Group id -> its cells, in plan order."""
+        grouped: dict[str, list[PlannedCell]] = {}
+        for planned in self.cells:
+            grouped.setdefault(planned.group_id, []).append(planned)
+        return grouped
+
+    @property
+    def predicted_s(self) -> float | None:
+        times = [planned.predicted_s for planned in self.cells]
+        return None if None in times else sum(t or 0.0 for t in times)
+
+
+def build(config: SuiteConfig) -> Plan:
+    """Expand the grid, add the twins, and skip what cannot run.
+
+    Raises:
+        ConfigError: a model or prompt file that cannot be read, or a model that cannot do what the suite asks.
+    """
+    shape = shape_of(config.model)
+    if BLOCK_DIFFUSION in config.axes.decoding and shape.canvas_length is None:
+        raise ConfigError(
+            f"model {_model_name(config)!r} is autoregressive only, so it cannot denoise\n"
+            "use axes.decoding=[autoregressive]"
+        )
+    prompts = {name: load_prompts(name, config.config_dir) for name in config.axes.prompt_set}
+    planned: list[PlannedCell] = []
+    skipped: list[SkippedCell] = []
+    for cell in _with_twins(config):
+        prediction = predict(cell, shape, config.device)
+        reason = _skip_reason(cell, config, shape, prompts, prediction)
+        if reason:
+            skipped.append(SkippedCell(cell=cell, reason=reason))
+        else:
+            planned.append(_planned(cell, config, prediction))
+    ids = {p.cell.cell_id for p in planned}
+    kept = tuple(p if p.twin_id in ids else replace(p, twin_id=None) for p in planned)
+    return Plan(config=config, shape=shape, prompts=prompts, cells=kept, skipped=tuple(skipped))
+
+
+def _with_twins(config: SuiteConfig) -> Iterator[Cell]:
+    """Every cell once; each group's anchor right before its first member."""
+    seen: set[str] = set()
+    for cell in _grid(config):
+        for one in (cell.twin, cell):
+            if one.cell_id not in seen:
+                seen.add(one.cell_id)
+                yield one
+
+
+def _grid(config: SuiteConfig) -> Iterator[Cell]:
+    names = [f.name for f in fields(Axes)]
+    common: dict[str, Any] = {
+        "backend": config.backend,
+        "model": _model_name(config),
+        "eos": config.eos,
+        "routing": config.routing,
+        "device": config.device.name,
+        "protocol": config.protocol.name,
+        "options": {"window": config.model.window, **config.options},
+    }
+    for values in itertools.product(*(getattr(config.axes, name) for name in names)):
+        cell = Cell(**common, **dict(zip(names, values, strict=True)))
+        yield cell.twin if cell.decoding == AUTOREGRESSIVE else cell
+
+
+def _model_name(config: SuiteConfig) -> str:
+    return Path(config.model.path).resolve().name if config.model.path else config.model.preset
+
+
+def _planned(cell: Cell, config: SuiteConfig, prediction: Prediction) -> PlannedCell:
+    protocol = config.protocol
+    requests = (protocol.warmup_rounds + protocol.rounds + int(protocol.counters)) * protocol.launches
+    exact = cell.eos == "ignore" and cell.stopping in ("fixed", None)
+    return PlannedCell(
+        cell=cell,
+        twin_id=None if cell.decoding == AUTOREGRESSIVE else cell.twin.cell_id,
+        prediction=prediction,
+        predicted_s=None if prediction.floor_s is None else requests * prediction.floor_s / ASSUMED_FLOOR_SHARE,
+        floor_basis="exact" if exact else "cap",
+    )
+
+
+def _skip_reason(
+    cell: Cell, config: SuiteConfig, shape: ModelConfig, prompts: dict[str, PromptSet], prediction: Prediction
+) -> str | None:
+    for rule in config.exclude:
+        if all(getattr(cell, key) in values for key, values in rule.items() if key != "reason"):
+            return f"excluded by the suite: {rule.get('reason') or 'no reason given'}"
+    block = cell.block_length or 1
+    positions = cell.prompt_tokens + -(-cell.output_tokens // block) * block
+    if positions > shape.max_position_embeddings:
+        return f"needs {positions} positions, the model has {shape.max_position_embeddings}"
+    available = len(prompts[cell.prompt_set].texts)
+    if cell.prompt_set != RANDOM_IDS and cell.batch_size > available and not config.repeat_prompts:
+        lack = f"batch {cell.batch_size} needs more than the {available} prompts of {cell.prompt_set}"
+        return f"{lack}; repeat_prompts=true allows it"
+    memory = config.device.memory_bytes.value
+    if memory is not None and prediction.memory_bytes > memory:
+        return (
+            f"needs {prediction.memory_bytes / 1e9:.1f} GB (predicted), {config.device.name} has {memory / 1e9:.1f} GB"
+        )
+    return None
+
+
+def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
+    """The plan with its run_id: a date-free hash, so that the same command on the same machine finds its run again.
+
+    provenance: weights_hash, source_hash, identity, stack (harness/spec/fingerprint.py and measuring/environment.py).
+    """
+    run_id = content_hash(
+        {
+            "cells": [p.cell.cell_id for p in plan.cells],
+            "protocol": asdict(plan.config.protocol),
+            "seed": plan.config.seed,
+            "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
+            **provenance,
+        },
+        length=12,
+    )
+    return replace(plan, run_id=run_id, provenance=provenance)
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as `plan --json` prints it and as plan.json in the run directory keeps it."""
+    config = plan.config
+    return {
+        "plan_schema": PLAN_SCHEMA,
+        "suite": config.name,
+        "run_id": plan.run_id,
+        "description": config.description,
+        "device": asdict(config.device),
+        "model": {
+            **asdict(config.model),
+            "trained": config.model.is_trained,
+            "trained_canvas_length": plan.shape.canvas_length,
+        },
+        "protocol": asdict(config.protocol),
+        "seed": config.seed,
+        "provenance": plan.provenance,
+        "predicted_s": plan.predicted_s,
+        "cells": [_planned_json(p) for p in plan.cells],
+        "skipped": [{"cell_id": s.cell.cell_id, "cell": asdict(s.cell), "reason": s.reason} for s in plan.skipped],
+    }
+
+
+def _planned_json(planned: PlannedCell) -> dict[str, Any]:
+    prediction = planned.prediction
+    return {
+        "cell_id": planned.cell.cell_id,
+        "cell": asdict(planned.cell),
+        "twin_id": planned.twin_id,
+        "predicted_s": planned.predicted_s,
+        "memory_bytes": prediction.memory_bytes,
+        "floor_s": prediction.floor_s,
+        "bound_s": prediction.bound_s,
+        "floor_basis": planned.floor_basis,
+        "passes": prediction.passes,
+        "phases": {
+            kind: {
+                "count": phase.count,
+                "bytes": sum(c.bytes for c in phase.operations.values()),
+                "flops": sum(c.flops for c in phase.operations.values()),
+                "floor_s": phase.floor_s,
+                "operations": {
+                    name: {"bytes": c.bytes, "flops": c.flops, "floor_s": phase.operation_floor_s.get(name)}
+                    for name, c in phase.operations.items()
+                },
+            }
+            for kind, phase in prediction.phases.items()
+        },
+        "missing": prediction.missing,
+    }

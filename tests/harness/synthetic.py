@@ -1,0 +1,218 @@
+"""Made-up runs on disk, marked synthetic, so that analysis and report are tested without measuring anything.
+
+    write_run(tmp_path, Scenario(axes={"batch_size": [1, 2, 4]}))
+
+Times follow from a cell alone: a pass costs a constant plus a share per position, so diffusion wins at small batches
+and loses at large ones; a seeded wobble keeps rounds apart.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.records import store
+from harness.records.types import Cell, Environment, Record, Round
+from harness.spec.config import Axes, DeviceConfig, Figure, ModelSource, Protocol, SuiteConfig
+from harness.spec.plan import Plan, PlannedCell, SkippedCell, build, identified, to_json
+
+ENVIRONMENT = Environment(
+    identity={
+        "gpu": {"name": "Made-up GPU", "memory_bytes": 80_000_000_000},
+        "num_gpus": 1,
+        "cpu": "made-up",
+        "cpu_count": 8,
+    },
+    stack={
+        "driver": "1.0",
+        "python": "3.11.0",
+        "packages": {"torch": "2.0"},
+        "project_commit": "c0ffee",
+        "project_dirty": False,
+    },
+    circumstance={"load_1min": 0.5, "affinity_cpus": 8},
+)
+PASS_S, POSITION_S, PREFILL_S = 0.010, 0.0001, 0.020
+
+
+def no_change(cell: Cell) -> Cell:
+    return cell
+
+
+def always_ok(cell: Cell, launch: int) -> str:
+    return "ok"
+
+
+def usual_pass_s(cell: Cell) -> float:
+    """Seconds of one denoise, commit or decode pass."""
+    return PASS_S + POSITION_S * cell.batch_size * (cell.block_length or 1)
+
+
+@dataclass(kw_only=True)
+class Scenario:
+    """What to make up. Every field has a value that gives an ordinary run."""
+
+    name: str = "made_up"
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    rounds: int = 3
+    launches: int = 1
+    trained: bool = True
+    eos: str = "ignore"
+    roofs: bool = True
+    wobble: float = 0.01
+    exclude: list[dict[str, Any]] = field(default_factory=list)
+    command: str | None = "python -m harness run suite=made_up"
+    worker: str = "1-a"
+    display_name: str = "Made-up GPU 80 GB"
+    pass_s: Callable[[Cell], float] = usual_pass_s
+    outcome: Callable[[Cell, int], str] = always_ok  # a status, or "absent" for a cell without a record
+    rename: Callable[[Cell], Cell] = no_change  # names that no suite could have
+    reason: str = "made-up reason"
+    warnings: tuple[str, ...] = ()
+    discarded: tuple[str, ...] = ()
+
+
+DEFAULT_AXES = {
+    "batch_size": [1, 4, 16],
+    "block_length": [128, 256],
+    "num_steps": [8, 16],
+    "prompt_tokens": [64],
+    "output_tokens": [512],
+}
+
+
+def config_of(scenario: Scenario) -> SuiteConfig:
+    roof = {"bfloat16": Figure(value=2e12)} if scenario.roofs else {}
+    return SuiteConfig(
+        name=scenario.name,
+        description="Made-up numbers for tests.",
+        device=DeviceConfig(
+            name="made_up_gpu",
+            display_name=scenario.display_name,
+            memory_bytes=Figure(value=8e10),
+            bandwidth_bytes_s=Figure(value=1e9 if scenario.roofs else None),
+            flops_s=roof,
+        ),
+        model=ModelSource(name="mini", preset="mini", trained=scenario.trained),
+        protocol=Protocol(name="made_up", rounds=scenario.rounds, launches=scenario.launches),
+        axes=Axes(**{**DEFAULT_AXES, **scenario.axes}),
+        exclude=scenario.exclude,
+        eos=scenario.eos,
+        options={"synthetic": True},
+    )
+
+
+def plan_of(scenario: Scenario) -> Plan:
+    """The scenario's plan, its cells renamed and twins kept together."""
+    plan = build(config_of(scenario))
+
+    def renamed(planned: PlannedCell) -> PlannedCell:
+        cell = scenario.rename(planned.cell)
+        return replace(planned, cell=cell, twin_id=planned.twin_id and cell.twin.cell_id)
+
+    cells = tuple(renamed(planned) for planned in plan.cells)
+    skipped = tuple(SkippedCell(cell=scenario.rename(s.cell), reason=s.reason) for s in plan.skipped)
+    return identified(
+        replace(plan, cells=cells, skipped=skipped), {"weights_hash": "0123abcd", "source_hash": "4567cdef"}
+    )
+
+
+def write_run(
+    results_dir: Path, scenario: Scenario | None = None, *, plan_changes: dict[str, Any] | None = None
+) -> Path:
+    """The run directory of a scenario."""
+    scenario = scenario or Scenario()
+    plan = plan_of(scenario)
+    run_dir = store.open_run_dir(results_dir, scenario.name, plan.run_id, fresh=True)
+    document = {**to_json(plan), "command": scenario.command, **(plan_changes or {})}
+    store.write_atomic(run_dir / "plan.json", json.dumps(document, indent=1) + "\n")
+    store.write_environment(run_dir, ENVIRONMENT)
+    write_records(run_dir, records_of(scenario, plan, run_dir.name))
+    return run_dir
+
+
+def write_records(run_dir: Path, records: list[Record], worker: str | None = None) -> None:
+    writer = store.RecordWriter(run_dir, worker or (records[0].worker if records else "none"))
+    for record in records:
+        writer.append(record)
+    writer.close()
+
+
+def records_of(scenario: Scenario, plan: Plan, run_id: str) -> list[Record]:
+    return [
+        record_of(scenario, planned.cell, launch, run_id, status)
+        for launch in range(scenario.launches)
+        for planned in plan.cells
+        if (status := scenario.outcome(planned.cell, launch)) != "absent"
+    ]
+
+
+def record_of(scenario: Scenario, cell: Cell, launch: int, run_id: str, status: str = "ok", attempt: int = 1) -> Record:
+    rounds = tuple(round_of(scenario, cell, launch, i) for i in range(scenario.rounds)) if status == "ok" else ()
+    return Record(
+        run_id=run_id,
+        cell=cell,
+        cell_id=cell.cell_id,
+        launch=launch,
+        attempt=attempt,
+        worker=scenario.worker,
+        status=status,  # type: ignore[arg-type]
+        reason=None if status == "ok" else scenario.reason,
+        rounds=rounds,
+        counters={"expert_hits": [[4, 6], [8, 5]]} if status == "ok" else {},
+        discarded=scenario.discarded,
+        warnings=scenario.warnings,
+        environment_id=ENVIRONMENT.environment_id,
+        started_at=f"2026-01-01T00:00:0{attempt}+00:00",
+        seed=0,
+    )
+
+
+def round_of(scenario: Scenario, cell: Cell, launch: int, index: int) -> Round:
+    dice = random.Random(f"{cell.cell_id} {launch} {index}")
+    pass_s = scenario.pass_s(cell) * (1 + scenario.wobble * dice.uniform(-1, 1))
+    # With eos respected each row answers at its own length, the same in twins.
+    lengths = random.Random(f"{cell.batch_size} {index}")
+    asked = cell.output_tokens
+    useful = [asked if cell.eos == "ignore" else lengths.randint(asked // 2, asked) for _ in range(cell.batch_size)]
+    if cell.block_length is None or cell.num_steps is None:
+        passes = {"prefill": 1, "denoise": 0, "commit": 0, "decode": max(useful) - 1}
+        block_s = [PREFILL_S + pass_s * i for i in range(max(useful))]
+        steps: list[list[int]] = [[] for _ in useful]
+        step_s = [pass_s] * (max(useful) - 1)
+    else:
+        canvases = -(-max(useful) // cell.block_length)
+        adaptive = cell.stopping == "adaptive"
+        by_row = [
+            [dice.randint(2, cell.num_steps) if adaptive else cell.num_steps for _ in range(canvases)] for _ in useful
+        ]
+        steps = [
+            [n if k * cell.block_length < tokens else 0 for k, n in enumerate(row)]
+            for row, tokens in zip(by_row, useful, strict=True)
+        ]
+        executed = [max(row[k] for row in steps) for k in range(canvases)]
+        passes = {"prefill": 1, "denoise": sum(executed), "commit": canvases - 1, "decode": 0}
+        block_s = [PREFILL_S + pass_s * (sum(executed[: k + 1]) + k) for k in range(canvases)]
+        step_s = [pass_s] * sum(executed)
+    return Round(
+        index=index,
+        seed=index,
+        wall_s=block_s[-1] * 1.01,
+        cpu_s=block_s[-1] * 0.9,
+        device_s=block_s[-1],
+        ttfb_s=block_s[0],
+        block_s=tuple(block_s),
+        step_s=tuple(step_s),
+        passes=passes,
+        steps_per_canvas=tuple(tuple(row) for row in steps),
+        useful_tokens=tuple(useful),
+        raw_tokens=len(block_s) * (cell.block_length or 1) * cell.batch_size,
+        stop_reason="length",
+        resolved={"backend": "made up"},
+        peak_allocated_bytes=10**9 + cell.batch_size * 10**6,
+        missing={"peak_device_bytes": "made-up device"},
+    )

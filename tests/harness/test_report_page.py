@@ -1,0 +1,512 @@
+"""The page: what it says follows from the rows, what it is given stays text, and it needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from synthetic import Scenario, write_run
+
+from harness.analysis.analyse import Analysis, analyse
+from harness.analysis.run_data import load_run
+from harness.records.types import Cell
+from harness.report import claims, tables
+from harness.report.figures.base import NotDrawn
+from harness.report.figures.registry import FIGURES
+from harness.report.frame import build_page
+from harness.report.slices import Slice, slices_of
+from harness.report.svg import spread
+from harness.report.wording import interval, is_clear, lead, plain, ratio, tok_s
+
+SPOKEN_OF = ("useful_tok_s", "speedup_vs_ar", "floor_share")
+
+
+def slow_diffusion(cell: Cell) -> float:
+    """Autoregressive decoding wins everywhere."""
+    return 0.01 * (80 if cell.block_length else 1)
+
+
+def mixed(cell: Cell, launch: int) -> str:
+    if cell.block_length and cell.block_length * cell.batch_size >= 4096:
+        return "oom"
+    return "error" if (cell.block_length, cell.num_steps, cell.batch_size) == (128, 16, 4) else "ok"
+
+
+Answers = dict[str, list[tuple[Slice, str]]]  # figure -> (slice, what it answers there)
+
+SCENARIOS = {
+    "usual": [Scenario()],
+    "autoregressive always wins": [Scenario(pass_s=slow_diffusion)],
+    "noise": [Scenario(wobble=0.9, trained=False)],
+    "about equal": [Scenario(pass_s=lambda cell: 0.01 * (30 if cell.block_length else 1), wobble=0.05)],
+    "failures": [Scenario(outcome=mixed, exclude=[{"batch_size": [4], "block_length": [256], "reason": "not asked"}])],
+    "only failures": [Scenario(outcome=lambda cell, _: "error")],
+    "nothing measured": [Scenario(outcome=lambda cell, _: "absent")],
+    "diffusion alone": [Scenario(outcome=lambda cell, _: "ok" if cell.block_length else "oom")],
+    "autoregression alone": [Scenario(axes={"decoding": ["autoregressive"]})],
+    "one cell": [Scenario(axes={"batch_size": [2], "block_length": [256], "num_steps": [8]}, rounds=1)],
+    "no roofs": [Scenario(roofs=False)],
+    "two devices": [Scenario(), Scenario(name="other", display_name="Other GPU", pass_s=slow_diffusion)],
+    "many conditions": [
+        Scenario(eos="respect", launches=5, axes={"stopping": ["adaptive", "fixed"], "prompt_tokens": [64, 96]})
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=sorted(SCENARIOS))
+def analysis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    folder = tmp_path_factory.mktemp("runs")
+    return analyse([load_run(write_run(folder, scenario)) for scenario in SCENARIOS[request.param]])
+
+
+@pytest.fixture(scope="module")
+def page(analysis: Analysis) -> str:
+    return build_page(analysis)
+
+
+@pytest.fixture(scope="module")
+def frame(analysis: Analysis) -> pd.DataFrame:
+    return frame_of(analysis)
+
+
+def analysed(folder: Path, scenario: Scenario) -> Analysis:
+    return analyse([load_run(write_run(folder, scenario))])
+
+
+def frame_of(analysis: Analysis) -> pd.DataFrame:
+    """One line per cell of the JSON document: what a sceptic recomputes everything from."""
+    document = json.loads(json.dumps(analysis.to_json()))
+    lines = []
+    for cell in document["cells"]:
+        shown = {name: s for name, s in cell["metrics"].items() if name in SPOKEN_OF}
+        metrics = {f"{name}.{key}": value for name, s in shown.items() for key, value in s.items()}
+        lines.append({**cell["cell"], **{k: cell[k] for k in ("run_id", "cell_id", "twin_id", "status")}, **metrics})
+    found = pd.DataFrame(lines)
+    for name in SPOKEN_OF:
+        found[f"{name}.value"] = found[f"{name}.value"] if f"{name}.value" in found else float("nan")
+    return found
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and all text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def parsed(page: str) -> Elements:
+    elements = Elements()
+    elements.feed(page)
+    return elements
+
+
+def json_of(page: str) -> str:
+    """What stands between the data element's tags, of which the closing one is followed by the page's script."""
+    return page.split('<script type="application/json" id="data">')[1].rsplit("</script>\n<script>", 1)[0]
+
+
+def island_of(page: str) -> dict[str, Any]:
+    island: dict[str, Any] = json.loads(json_of(page))
+    return island
+
+
+# The page as a file
+
+
+def test_a_page_built_twice_is_the_same_bytes(analysis: Analysis, page: str) -> None:
+    assert build_page(analysis).encode() == page.encode()
+
+
+def test_the_page_fetches_nothing(page: str) -> None:
+    elements = parsed(page)
+    for tag, attributes in elements.tags:
+        assert tag not in ("link", "img", "iframe", "object", "embed", "base", "video", "audio", "source")
+        for name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster", "background"):
+            assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+    assert "url(http" not in page
+    assert "@import" not in page
+
+
+def test_the_policy_allows_the_pages_own_script_by_hash_and_nothing_else(page: str) -> None:
+    policy = next(a["content"] or "" for t, a in parsed(page).tags if t == "meta" and "http-equiv" in a)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 1
+    digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+    assert not [a for _, a in parsed(page).tags if any(name.startswith("on") for name in a)]
+
+
+def test_ids_are_unique_and_every_reference_finds_one(page: str) -> None:
+    ids = [a["id"] for _, a in parsed(page).tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'(?:href="#|url\(#|aria-labelledby=")([^")]+)', page)
+    assert {name for names in references for name in names.split()} <= set(ids)
+
+
+def test_every_picture_is_well_formed_and_named_for_those_who_cannot_see_it(page: str) -> None:
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        root = ET.fromstring(svg)
+        assert root.get("role") == "img"
+        assert [child.tag.split("}")[1] for child in root][:2] == ["title", "desc"]
+
+
+def test_pictures_follow_the_theme(page: str) -> None:
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        assert not re.search(r"#0[1-5]0[2-6]0[3-7]", svg), "a marker colour was left in"
+        assert "currentColor" in svg
+
+
+def test_the_table_of_the_page_holds_every_cell(analysis: Analysis, page: str) -> None:
+    island = island_of(page)
+    keys = [column["key"] for column in island["columns"]]
+    ids = {row[keys.index("cell_id")] for row in island["rows"]}
+    assert len(island["rows"]) == len(analysis.rows) + len(analysis.skipped)
+    assert ids == {row.cell_id for row in analysis.rows} | {skipped.cell_id for _, skipped in analysis.skipped}
+
+
+def test_the_table_shows_the_values_of_the_document(page: str, frame: pd.DataFrame) -> None:
+    island = island_of(page)
+    shown = pd.DataFrame(island["rows"], columns=[column["key"] for column in island["columns"]])
+    shown = shown[shown.status != "skipped"].reset_index(drop=True)
+    assert list(shown.status) == list(frame.status)
+    for name in {"useful_tok_s", "speedup_vs_ar"} & set(shown.columns):
+        values = shown[name].map(lambda v: v[0] if isinstance(v, list) else float("nan")).astype(float)
+        assert (values.isna() == frame[f"{name}.value"].isna()).all()
+        assert ((values - frame[f"{name}.value"]).abs() / values).max() < 1e-4
+
+
+# What the page says
+
+
+def test_every_verdict_is_on_the_page_and_speaks_of_its_rows(
+    analysis: Analysis, page: str, frame: pd.DataFrame
+) -> None:
+    texts = " ".join(parsed(page).texts)
+    for headline in analysis.headlines:
+        sentence = claims.verdict(headline)
+        assert plain(sentence) in texts
+        rows = frame[(frame.run_id == headline.run_id) & frame["useful_tok_s.value"].notna()]
+        diffusion = rows[rows.decoding == "block_diffusion"]
+        if diffusion.empty:
+            assert "cell finished" in sentence or "only autoregressive decoding was measured" in sentence
+            continue
+        smallest = diffusion[diffusion.batch_size == diffusion.batch_size.min()]
+        best = smallest.loc[smallest["useful_tok_s.value"].idxmax()]
+        assert f"at batch {best.batch_size}" in sentence
+        assert tok_s(best["useful_tok_s.value"]) in sentence
+        speedup = best["speedup_vs_ar.value"]
+        if pd.isna(speedup):
+            assert "no comparison" in sentence
+        elif best["speedup_vs_ar.low"] <= 1 <= best["speedup_vs_ar.high"] and best["speedup_vs_ar.n_rounds"] > 1:
+            assert "cannot be told apart" in sentence
+        else:
+            winner = "block diffusion is" if speedup > 1 else "autoregressive decoding is"
+            assert winner in sentence
+            assert "faster than" in sentence
+
+
+def test_every_tile_is_computed_from_the_rows(analysis: Analysis, page: str, frame: pd.DataFrame) -> None:
+    texts = parsed(page).texts
+    for headline in analysis.headlines:
+        speed, speedup, crossover, floors, cells = claims.tiles(headline, analysis)
+        rows = frame[frame.run_id == headline.run_id]
+        assert cells.value == f"{(rows.status == 'ok').sum()} of {len(rows)}"
+        assert all(tile.value in [text.strip() for text in texts] for tile in (speedup, crossover, floors, cells))
+        if headline.diffusion is None:
+            assert speedup.value == crossover.value == "none"
+            continue
+        best = rows[rows.cell_id == headline.diffusion.cell_id].iloc[0]
+        assert speed.value == tok_s(best["useful_tok_s.value"])
+        twin = rows[rows.cell_id == best.twin_id]
+        shares = [best["floor_share.value"], *twin["floor_share.value"]]
+        known = [share for share in shares if share == share]
+        assert floors.value == (
+            " | ".join(f"{100 * s:.0f} %" if s >= 0.0995 else f"{100 * s:.2g} %" for s in known) or "unknown"
+        )
+        assert speedup.value == (ratio(best["speedup_vs_ar.value"]) if best["speedup_vs_ar.value"] > 0 else "none")
+        assert crossover.value == expected_crossover(rows, best)
+
+
+def expected_crossover(rows: pd.DataFrame, best: pd.Series) -> str:
+    """Straight lines on logarithms between neighbouring batches of the best cell's line, written out again."""
+    line = rows[rows["speedup_vs_ar.value"].notna()]
+    for key in ("block_length", "num_steps", "stopping", "prompt_tokens"):
+        line = line[line[key] == best[key]]
+    points = line.sort_values("batch_size")[["batch_size", "speedup_vs_ar.value"]].to_numpy()
+    places = []
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if (y0 > 1) != (y1 > 1):
+            slope = (math.log(y1) - math.log(y0)) / (math.log(x1) - math.log(x0))
+            places.append(math.exp(math.log(x0) - math.log(y0) / slope))
+    texts = [f"{place:.3g}" for place in places]
+    if not texts:
+        return "none in the sweep" if len(points) else "none"
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)
+
+
+def rows_of_slice(part: Slice, frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[(frame.run_id == part.run_id) & frame.cell_id.isin([row.cell_id for row in part.rows])]
+
+
+@pytest.fixture(scope="module")
+def answers(analysis: Analysis) -> Answers:
+    """Figure -> (slice, answer) of every slice that has it."""
+    found: Answers = {kind.name: [] for kind in FIGURES}
+    for kind in FIGURES:
+        for part in slices_of(analysis):
+            with contextlib.suppress(NotDrawn):
+                found[kind.name].append((part, kind.draw(part, "x").answer))
+    return found
+
+
+def sides_of(rows: pd.DataFrame) -> pd.Series:
+    """faster, slower, or within the noise, from each row's speed-up and its interval."""
+
+    def side(row: pd.Series) -> str:
+        if row["speedup_vs_ar.n_rounds"] > 1 and row["speedup_vs_ar.low"] <= 1 <= row["speedup_vs_ar.high"]:
+            return "within the noise"
+        return "faster" if row["speedup_vs_ar.value"] > 1 else "slower"
+
+    return rows.apply(side, axis=1)
+
+
+def test_every_answer_is_on_the_page(answers: Answers, page: str) -> None:
+    texts = " ".join(parsed(page).texts)
+    assert all(answer in texts for found in answers.values() for _, answer in found)
+
+
+def test_the_heat_maps_answer_counts_its_cells(answers: Answers, frame: pd.DataFrame) -> None:
+    for part, answer in answers["speedup"]:
+        rows = rows_of_slice(part, frame)
+        rows = rows[rows["speedup_vs_ar.value"].notna()]
+        assert f"Of {len(rows)} measured cell" in answer
+        for side, count in sides_of(rows).value_counts().items():
+            assert f"{side} in {count}" in answer
+        assert ratio(rows["speedup_vs_ar.value"].max()) in answer
+        assert ratio(rows["speedup_vs_ar.value"].min()) in answer
+
+
+def test_the_steps_answer_names_the_steps_at_which_each_side_is_faster(answers: Answers, frame: pd.DataFrame) -> None:
+    for part, answer in answers["steps"]:
+        rows = rows_of_slice(part, frame)
+        rows = rows[(rows.decoding == "block_diffusion") & rows["useful_tok_s.value"].notna()]
+        rows = rows[rows.batch_size == rows.batch_size.min()]
+        best = rows.loc[rows["useful_tok_s.value"].idxmax()]
+        rows = rows[(rows.block_length == best.block_length) & rows["speedup_vs_ar.value"].notna()]
+        assert f"At batch {best.batch_size} with {best.block_length:.0f}-token blocks" in answer
+        if rows.empty:
+            assert "no comparison" in answer
+            continue
+        for side, steps in rows.groupby(sides_of(rows)).num_steps:
+            counts = [f"{count:.0f}" for count in sorted(steps)]
+            assert re.search(rf"{side}[a-z ]* at " + r"(?:, | and )".join(counts) + " steps", answer), answer
+
+
+def test_the_throughput_answer_gives_both_ends_of_its_line(answers: Answers, frame: pd.DataFrame) -> None:
+    for part, answer in answers["throughput"]:
+        rows = rows_of_slice(part, frame)
+        diffusion = rows[(rows.decoding == "block_diffusion") & rows["useful_tok_s.value"].notna()]
+        if diffusion.empty or diffusion["speedup_vs_ar.value"].isna().all():
+            assert "No block-diffusion cell finished" in answer or "no comparison" in answer
+            continue
+        smallest = diffusion[diffusion.batch_size == diffusion.batch_size.min()]
+        best = smallest.loc[smallest["useful_tok_s.value"].idxmax()]
+        line = diffusion[(diffusion.block_length == best.block_length) & (diffusion.num_steps == best.num_steps)]
+        line = line[line["speedup_vs_ar.value"].notna()].sort_values("batch_size")
+        for _, row in line.iloc[[0, -1]].iterrows():
+            assert f"at batch {row.batch_size} {lead(row['speedup_vs_ar.value'])}" in answer
+        crossover = expected_crossover(rows, best)
+        assert ("no " in answer) if crossover == "none in the sweep" else (crossover.split(" ")[0] in answer)
+
+
+def test_the_link_of_a_figure_finds_rows_of_its_slice_alone(analysis: Analysis, page: str) -> None:
+    island = island_of(page)
+    shown = pd.DataFrame(island["rows"], columns=[column["key"] for column in island["columns"]], dtype=object)
+    filters = {a["data-filter"] or "" for _, a in parsed(page).tags if "data-filter" in a}
+    slices = [{row.cell_id for row in part.rows} | {s.cell_id for s in part.skipped} for part in slices_of(analysis)]
+    for words in filters:
+        found = shown
+        for word in words.split():
+            key, _, values = word.partition("=")
+            texts = found[key].map(lambda value: "" if value is None else str(value).lower())
+            found = found[texts.isin(values.split("|"))]
+        assert len(found)
+        assert any(set(found.cell_id) <= cells for cells in slices)
+
+
+def test_random_weights_are_announced_at_the_top(tmp_path: Path) -> None:
+    page = build_page(analysed(tmp_path, Scenario(trained=False)))
+    assert page.index("Random weights: ") < page.index('class="tiles"')
+    assert "RANDOM weights" in page
+
+
+def test_trained_weights_are_not_called_random(tmp_path: Path) -> None:
+    assert "andom weights" not in build_page(analysed(tmp_path, Scenario(trained=True)))
+
+
+def test_made_up_data_is_announced_at_the_top(page: str) -> None:
+    assert "Made-up test data" in page[: page.index('class="tiles"')]
+
+
+def test_every_picture_prints_its_conditions(analysis: Analysis, page: str) -> None:
+    part = slices_of(analysis)[0]
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        text = " ".join(parsed(svg).texts)
+        for said in ("prompts random", "stopping ", f"eos {part.cell.eos}", "weights", "static batch"):
+            assert said in text
+
+
+def test_a_slower_diffusion_is_reported_as_plainly_as_a_faster_one(tmp_path: Path) -> None:
+    analysis = analysed(tmp_path, Scenario(pass_s=slow_diffusion))
+    sentence = claims.verdict(analysis.headlines[0])
+    assert re.search(r"autoregressive decoding is [\d.]+x faster than block diffusion at batch 1", sentence)
+    assert claims.tiles(analysis.headlines[0], analysis)[1].value.startswith("0.")
+
+
+def test_skips_are_listed_with_their_reasons(tmp_path: Path) -> None:
+    scenario = Scenario(exclude=[{"batch_size": [4], "block_length": [256], "reason": "not <asked>"}])
+    assert tables.skips_by_reason(analysed(tmp_path, scenario)) == [
+        ("excluded by the suite: not <asked>", 2, "batch 4; block 256")
+    ]
+
+
+def test_the_manifest_tells_how_to_repeat_the_run(tmp_path: Path) -> None:
+    page = build_page(analysed(tmp_path, Scenario(discarded=("throttled",), warnings=("the clock fell",))))
+    for said in (
+        "python -m harness run suite=made_up",
+        "0123abcd",
+        "15 x throttled",
+        "the clock fell",
+        "seed",
+        "driver",
+    ):
+        assert said in page
+
+
+# What the page is given stays text
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(1)</script>",
+    "<!--<script>",
+    "</script x></script ",
+    "<!--<script ",
+    "\"quoted' & $dollars$ `ticks` {{ 7*7 }} {% raw %}",
+    "line\nbreak\ttab\x1b[31m\x00 nul",
+    "]]>&lt;b&gt;\u2028\u202e\ud800",
+    "javascript:alert(1)",
+    '" onmouseover="alert(1)',
+    "x" * 400,
+]
+
+
+def hostile_scenario(name: str) -> Scenario:
+    def rename(cell: Cell) -> Cell:
+        return dataclasses.replace(cell, prompt_set=name, model=name, protocol=name, routing=name)
+
+    return Scenario(
+        axes={"block_length": [256], "num_steps": [4, 8]},
+        display_name=name,
+        command=name,
+        rename=rename,
+        reason=name,
+        warnings=(name,),
+        discarded=(name,),
+        outcome=lambda cell, _: "error" if cell.batch_size == 4 else "ok",
+        exclude=[{"batch_size": [16], "num_steps": [8], "reason": name}],
+    )
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_shown_as_text_and_never_as_markup(tmp_path: Path, name: str) -> None:
+    usual = dataclasses.replace(hostile_scenario("harmless"))
+    plan_changes = {"suite": name, "description": name}
+    tame = parsed(build_page(analyse([load_run(write_run(tmp_path / "tame", usual))])))
+    run_dir = write_run(tmp_path / "wild", hostile_scenario(name), plan_changes=plan_changes)
+    page = build_page(analyse([load_run(run_dir)]))
+    page.encode()
+    wild = parsed(page)
+    # the same elements in the same order, whatever the name holds; a long one only wraps into more caption lines
+    skeleton = [tag for tag, _ in wild.tags if tag not in ("text", "g")]
+    assert skeleton == [tag for tag, _ in tame.tags if tag not in ("text", "g")]
+    assert not [a for _, a in wild.tags if any(key.startswith("on") for key in a)]
+    assert plain(name) in " ".join(wild.texts)
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        ET.fromstring(svg)
+    assert not re.search("[<>]", json_of(page))
+    assert any(name in str(value) for row in island_of(page)["rows"] for value in row)
+
+
+@pytest.mark.parametrize("name", HOSTILE[:4])
+def test_a_hostile_reason_in_an_answer_is_text_too(tmp_path: Path, name: str) -> None:
+    pages = []
+    for reason in ("harmless", name):
+        scenario = Scenario(exclude=[{"decoding": ["autoregressive"], "reason": reason}])
+        pages.append(parsed(build_page(analysed(tmp_path / str(len(pages)), scenario))))
+    assert [tag for tag, _ in pages[0].tags] == [tag for tag, _ in pages[1].tags]
+    assert f"no autoregressive twin: excluded by the suite: {name}" in " ".join(pages[1].texts)
+
+
+# Words and placing
+
+
+@pytest.mark.parametrize(
+    ("speedup", "words"),
+    [
+        (2.31, "block diffusion is 2.3x faster"),
+        (0.41, "autoregressive decoding is 2.4x faster"),
+        (1.5, "block diffusion is 1.50x faster"),
+        (1.04, "block diffusion is 4.0 % faster"),
+        (1 / 1.04, "autoregressive decoding is 4.0 % faster"),
+        (1.0, "both are equally fast"),
+        (0.01, "autoregressive decoding is 100x faster"),
+    ],
+)
+def test_a_lead_is_told_in_the_same_words_in_both_directions(speedup: float, words: str) -> None:
+    assert lead(speedup) == words
+
+
+def test_one_round_claims_no_interval(tmp_path: Path) -> None:
+    scenario = Scenario(axes={"batch_size": [1], "block_length": [256], "num_steps": [8]}, rounds=1)
+    summary = analysed(tmp_path, scenario).rows[1].metrics["speedup_vs_ar"]
+    assert interval(summary, ratio) == "one round, so no interval"
+    assert is_clear(summary)
+    assert not is_clear(dataclasses.replace(summary, low=0.9, high=1.1))
+
+
+def test_labels_keep_their_order_and_their_distance() -> None:
+    placed = spread([0.5, 0.52, 0.1, 0.51, 0.9], 0.1)
+    assert sorted(range(5), key=lambda i: placed[i]) == [2, 0, 3, 1, 4]
+    ordered = sorted(placed)
+    assert min(b - a for a, b in pairwise(ordered)) == pytest.approx(0.1)
+    assert (placed[2], placed[4]) == (0.1, 0.9)
+
+
+def test_the_page_of_a_large_run_stays_small(tmp_path: Path) -> None:
+    """The table is paged and its data is compact: what a cell adds to the page is bounded."""
+    axes = {"batch_size": [1, 2, 4, 8], "block_length": [32, 64], "num_steps": [4, 8]}
+    large = {"batch_size": list(range(1, 25)), "block_length": [32, 64], "num_steps": [4, 8]}
+    few, many = (analysed(tmp_path / str(i), Scenario(axes=a)) for i, a in enumerate((axes, large)))
+    tables_json = [json.dumps(tables.cell_table(a), separators=(",", ":")) for a in (few, many)]
+    assert (len(tables_json[1]) - len(tables_json[0])) / (len(many.rows) - len(few.rows)) < 200

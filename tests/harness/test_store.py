@@ -1,0 +1,152 @@
+"""Records on disk: nothing is lost, and nothing strange is believed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.records import store
+from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, Round, record_from_json, to_json
+
+CELL = Cell(
+    backend="fake", model="m", decoding="block_diffusion", batch_size=1, prompt_set="code", prompt_tokens=8,
+    output_tokens=8, eos="ignore", block_length=8, num_steps=2, stopping="fixed", weight_dtype="float32",
+    activation_dtype="float32", kv_dtype="float32", head_dtype="float32", routing="model", device="cpu",
+    protocol="p", options={"a": [1]},
+)  # fmt: skip
+ROUND = Round(
+    index=0, seed=0, wall_s=0.5, cpu_s=0.4, device_s=None, ttfb_s=0.1, block_s=(0.1, 0.4), step_s=(0.05, 0.06),
+    passes={"prefill": 1, "denoise": 4}, steps_per_canvas=((2, 2),), useful_tokens=(8,), raw_tokens=16,
+    stop_reason="length", resolved={}, throttle_reasons=None, missing={"device_s": "no GPU"},
+)  # fmt: skip
+
+
+def record(**changes: object) -> Record:
+    given = {
+        "run_id": "r", "cell": CELL, "cell_id": CELL.cell_id, "launch": 0, "attempt": 1, "worker": "w", "status": "ok",
+        "reason": None, "rounds": (ROUND,), "counters": {"expert_hits": [[1]]}, "discarded": (), "warnings": ("x",),
+        "environment_id": "e", "started_at": "2026-01-01T00:00:00+00:00", "seed": 0,
+    }  # fmt: skip
+    return Record(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def written(folder: Path, *records: Record, worker: str = "w") -> Path:
+    writer = store.RecordWriter(folder, worker)
+    for one in records:
+        writer.append(one)
+    writer.close()
+    return folder
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    assert store.read_records(written(tmp_path, record())).records == [record()]
+
+
+def test_a_record_is_one_line(tmp_path: Path) -> None:
+    written(tmp_path, record(reason="two\nlines\u2028three"))
+    assert (tmp_path / "records-w.jsonl").read_bytes().count(b"\n") == 1
+
+
+def test_a_torn_last_line_is_skipped_and_named(tmp_path: Path) -> None:
+    path = written(tmp_path, record(), record(launch=1)) / "records-w.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    found = store.read_records(tmp_path)
+    assert [r.launch for r in found.records] == [0]
+    assert "records-w.jsonl:2" in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "line", ["not json", "[]", "{}", '{"record_schema": 1}', '{"record_schema": "1"}', "\x00\x00", "[" * 5000]
+)
+def test_a_foreign_line_is_skipped_and_named(tmp_path: Path, line: str) -> None:
+    path = written(tmp_path, record()) / "records-w.jsonl"
+    path.write_text(line + "\n" + path.read_text())
+    found = store.read_records(tmp_path)
+    assert len(found.records) == len(found.warnings) == 1
+
+
+def test_a_record_whose_cell_was_edited_is_not_believed(tmp_path: Path) -> None:
+    path = written(tmp_path, record()) / "records-w.jsonl"
+    path.write_text(path.read_text().replace('"batch_size":1', '"batch_size":2'))
+    assert not store.read_records(tmp_path).records
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, record()) / "records-w.jsonl"
+    path.write_text(
+        path.read_text().replace(f'"record_schema":{RECORD_SCHEMA}', f'"record_schema":{RECORD_SCHEMA + 1}')
+    )
+    with pytest.raises(store.NewerSchemaError, match="upgrade canvasbench"):
+        store.read_records(tmp_path)
+
+
+def test_the_latest_attempt_is_final(tmp_path: Path) -> None:
+    written(tmp_path, record(attempt=2, status="ok"), worker="b")
+    written(tmp_path, record(attempt=1, status="error", reason="x", rounds=()), worker="a")
+    final = store.read_records(tmp_path).final
+    assert final[(CELL.cell_id, 0)].attempt == 2
+
+
+def test_the_same_attempt_twice_is_kept_apart(tmp_path: Path) -> None:
+    written(tmp_path, record(worker="a"), worker="a")
+    written(tmp_path, record(worker="b"), worker="b")
+    found = store.read_records(tmp_path)
+    assert len(found.records) == 2
+    assert len(found.final) == len(found.duplicates) == 1
+
+
+def test_a_worker_never_writes_into_anothers_file(tmp_path: Path) -> None:
+    written(tmp_path, record())
+    with pytest.raises(store.StoreError):
+        store.RecordWriter(tmp_path, "w")
+
+
+def test_a_writer_without_records_leaves_no_file(tmp_path: Path) -> None:
+    assert not list(written(tmp_path).glob("records-*"))
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    store.write_atomic(tmp_path / "x", "one")
+    store.write_atomic(tmp_path / "x", "two")
+    assert (tmp_path / "x").read_text() == "two"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_environment_comes_back_under_its_id(tmp_path: Path) -> None:
+    environment = Environment(identity={"cpu": "x"}, stack={}, circumstance={"load_1min": 1.0})
+    store.write_environment(tmp_path, environment)
+    assert store.read_environments(tmp_path) == {environment.environment_id: environment}
+
+
+def test_circumstance_is_not_part_of_an_environments_id() -> None:
+    one = Environment(identity={"cpu": "x"}, stack={}, circumstance={"load_1min": 1.0})
+    other = Environment(identity={"cpu": "x"}, stack={}, circumstance={"load_1min": 9.0})
+    assert one.environment_id == other.environment_id
+
+
+def test_fresh_opens_a_new_directory_and_the_next_run_goes_on_there(tmp_path: Path) -> None:
+    names = [store.open_run_dir(tmp_path, "s", "abc", fresh=fresh).name for fresh in (False, False, True, True, False)]
+    assert names == ["abc", "abc", "abc-2", "abc-3", "abc-3"]
+
+
+def test_a_run_is_found_by_directory_by_id_and_by_suite(tmp_path: Path) -> None:
+    run_dir = store.open_run_dir(tmp_path, "smoke", "abc", fresh=False)
+    store.write_atomic(run_dir / "plan.json", "{}")
+    assert {store.find_run(name, tmp_path) for name in (str(run_dir), "smoke/abc", "smoke")} == {run_dir}
+
+
+def test_an_unknown_run_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    store.write_atomic(store.open_run_dir(tmp_path, "smoke", "abc", fresh=False) / "plan.json", "{}")
+    with pytest.raises(store.StoreError, match="smoke/abc"):
+        store.find_run("smok", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"rounds": 1}, {"cell": None}, {"status": "fine"}, {"extra": 1}, {"rounds": [{"index": 0}]}]
+)
+def test_a_damaged_record_names_its_field(damage: dict[str, object]) -> None:
+    data = json.loads(json.dumps(to_json(record()))) | damage
+    with pytest.raises(ValueError, match=r"record|round|cell"):
+        record_from_json(data)
