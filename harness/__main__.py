@@ -1,5 +1,6 @@
 """python -m harness VERB ..."""
 
+import os
 import sys
 
 from harness.cli import main
@@ -7,7 +8,12 @@ from harness.cli import main
 
 def entry() -> int:
     """The console script."""
-    return main(sys.argv[1:])
+    code = main(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:  # its reader has gone: Python's own last flush would turn the exit code into 120
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return code
 
 
 if __name__ == "__main__":

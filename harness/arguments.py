@@ -31,7 +31,7 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
         verbs: name -> one line of help.
 
     Returns:
-        verb, its options, and `command`: the whole line, for the manifest.
+        verb, its options, `command`: the whole line, for the manifest, and `resume`: the line that goes on with it.
     """
     parser, words_of = _parser(verbs)
     args, rest = parser.parse_known_args(argv)
@@ -40,6 +40,7 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
         parser.error(f"unknown option {unknown[0]}")
     getattr(args, words_of[args.verb]).extend(rest)
     args.command = shlex.join(["python", "-m", "harness", *argv])
+    args.resume = shlex.join(["python", "-m", "harness", *(word for word in argv if word != "fresh=true")])
     return args
 
 

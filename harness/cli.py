@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     except (ConfigError, StoreError) as error:
         return _fail(args, USAGE, str(error))
     except KeyboardInterrupt:
-        return _fail(args, INTERRUPTED, "interrupted; the same command without fresh=true goes on where it stopped")
+        return _fail(args, INTERRUPTED, "interrupted")
     except BrokenPipeError:  # the reader of our output has gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -74,8 +75,8 @@ def plan(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is not measured yet, then write the report."""
-    from harness.measuring import progress, runner
-    from harness.measuring.backends import registry
+    from harness.measuring import progress
+    from harness.measuring.runner import Supervisor, WorkerError
     from harness.records import store
     from harness.spec import suite
     from harness.spec.plan import to_json
@@ -85,7 +86,6 @@ def run(args: argparse.Namespace) -> int:
         return _print_config(config)
     planned, environment = _planned(config)
     _refuse_unfit(planned, environment)
-    backend = registry.create(config.backend)
     run_dir = store.open_run_dir(Path(config.results_dir), config.name, planned.run_id, fresh=config.fresh)
     store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
     store.write_atomic(
@@ -94,7 +94,16 @@ def run(args: argparse.Namespace) -> int:
     store.write_environment(run_dir, environment)
     _log_to(run_dir / "run.log", args)
     _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
-    runner.run(planned, run_dir, environment, backend, progress.choose(args.quiet))
+    watcher = progress.choose(args.quiet)
+    supervisor = Supervisor(
+        plan=planned, words=args.overrides, run_dir=run_dir, environment=environment, progress=watcher
+    )
+    try:
+        supervisor.run()
+    except KeyboardInterrupt:
+        raise _Exit(INTERRUPTED, f"interrupted; all that was measured is kept\ngo on with: {args.resume}") from None
+    except (store.StoreError, WorkerError) as error:
+        raise _Exit(INCOMPLETE, f"{error}\nwhat was measured is kept; {run_dir / 'run.log'} has more") from None
     return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
 
 
@@ -181,7 +190,8 @@ def _log_to(path: Path, args: argparse.Namespace) -> None:
 
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr, flush=True)
 
 
 def _fail(args: argparse.Namespace, code: int, message: str) -> int:

@@ -100,11 +100,11 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
 
 
 def _status(records: list[Record | None]) -> tuple[str, str | None]:
-    statuses = [MISSING if record is None else record.status for record in records]
+    statuses = [MISSING if record is None or record.is_interrupted else record.status for record in records]
     worst = min(statuses, key=_WORST_FIRST.index)
     if worst == "ok":
         return worst, None
-    said = next((r.reason for r in records if r is not None and r.status == worst and r.reason), None)
+    said = next((r.reason for r, s in zip(records, statuses, strict=True) if s == worst and r is not None), None)
     reason = said or ("planned, but there is no record of it" if worst == MISSING else "no reason recorded")
     count = statuses.count(worst)
     return worst, reason if len(records) == 1 else f"{count} of {len(records)} launches: {reason}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from scipy import stats
 
@@ -25,7 +26,14 @@ def median_interval(sample: Sequence[float], wanted: float = WANTED_CONFIDENCE) 
     """
     ordered = sorted(sample)
     n = len(ordered)
+    k, confidence = _rank(n, wanted)
+    return Interval(low=ordered[k - 1], high=ordered[n - k], confidence=confidence)
+
+
+@cache
+def _rank(n: int, wanted: float) -> tuple[int, float]:
+    """The largest k that achieves the wanted confidence, else 1, and what it achieves."""
     achieved = [1 - 2 * float(stats.binom.cdf(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)] or [0.0]
     enough = [k for k, confidence in enumerate(achieved, 1) if confidence >= wanted]
     k = enough[-1] if enough else 1
-    return Interval(low=ordered[k - 1], high=ordered[n - k], confidence=achieved[k - 1])
+    return k, achieved[k - 1]

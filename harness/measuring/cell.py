@@ -6,12 +6,12 @@ import gc
 import random
 import time
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from harness.measuring import host_memory
 from harness.measuring.backends.base import Backend, OutOfMemory, Unsupported
-from harness.records.types import Cell, Round, Status
+from harness.records.journal import Unfinished, now_utc
+from harness.records.types import Cell, Record, Round, Status
 from harness.spec.data import PromptSet
 
 
@@ -20,7 +20,9 @@ class LiveCell:
     """A cell in the middle of its launch."""
 
     cell: Cell
+    launch: int
     attempt: int
+    worker: str
     prompts: PromptSet
     seed: int
     on_cpu: bool
@@ -29,7 +31,7 @@ class LiveCell:
     rounds: list[Round] = field(default_factory=list)
     counters: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    started_at: str = field(default_factory=now_utc)
 
     def fail(self, error: Exception) -> None:
         """What the error means for this cell. Its rounds stay in the record; nothing else of the sweep is touched."""
@@ -55,6 +57,38 @@ class LiveCell:
     def count(self, backend: Backend) -> None:
         """The first round's request once more, untimed, for what would disturb a timed one."""
         self.counters = backend.count(self.cell, backend.prepare(self.cell, self._texts(0), self.seed))
+
+    def unfinished(self) -> Unfinished:
+        """The newest round, for the journal."""
+        return Unfinished(
+            cell=self.cell,
+            launch=self.launch,
+            attempt=self.attempt,
+            worker=self.worker,
+            seed=self.seed,
+            started_at=self.started_at,
+            rounds=tuple(self.rounds[-1:]),
+        )
+
+    def record(self, run_id: str, environment_id: str) -> Record:
+        """What the cell gave in this launch."""
+        return Record(
+            run_id=run_id,
+            cell=self.cell,
+            cell_id=self.cell.cell_id,
+            launch=self.launch,
+            attempt=self.attempt,
+            worker=self.worker,
+            status=self.status,
+            reason=self.reason,
+            rounds=tuple(self.rounds),
+            counters=self.counters,
+            discarded=(),
+            warnings=tuple(self.warnings),
+            environment_id=environment_id,
+            started_at=self.started_at,
+            seed=self.seed,
+        )
 
     def _texts(self, index: int) -> tuple[str, ...]:
         """One prompt a row: a seeded order of the set, repeated where the set is smaller; () for random ids.

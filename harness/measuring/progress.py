@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import statistics
 import sys
 import time
 
-from harness.records.types import Record
 from harness.spec.plan import Plan, PlannedCell
 
 log = logging.getLogger("canvasbench")
@@ -32,24 +31,28 @@ class PlainProgress:
         self._work_all = sum(work_of(p) for p in plan.cells) * protocol.launches * todo
         self._work_all /= max(len(plan.cells) * protocol.launches, 1)
 
-    def round_done(self, planned: PlannedCell, launch: int) -> None:
+    def round_done(self, planned: PlannedCell) -> None:
         self._work_done += work_of(planned) / self._rounds
 
-    def cell_done(self, planned: PlannedCell, record: Record) -> None:
+    def cell_done(self, planned: PlannedCell, status: str, what: str) -> None:
         self._cells_done += 1
-        self.say(self.line(planned, record))
+        self.say(self.line(planned, status, what))
+
+    def note(self, text: str) -> None:
+        self.say(text)
 
     def stop(self) -> None:
         pass
 
     def say(self, text: str) -> None:
         log.info(text)
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody reads stderr any more: that must not end a night's work
+            print(text, file=sys.stderr, flush=True)
 
-    def line(self, planned: PlannedCell, record: Record) -> str:
+    def line(self, planned: PlannedCell, status: str, what: str) -> str:
         width = len(str(self._todo))
         count = f"[{self._cells_done:>{width}}/{self._todo}]"
-        return f"{count} {record.status:<11} {planned.cell.label} · {_what(record)} · {self.clock()}"
+        return f"{count} {status:<11} {planned.cell.label} · {what.splitlines()[0]} · {self.clock()}"
 
     def clock(self) -> str:
         elapsed_s = time.monotonic() - self._start
@@ -77,17 +80,22 @@ class LiveProgress(PlainProgress):
         self._task = self._bar.add_task("", total=self._work_all, count=f"[0/{todo}]")
         self._bar.start()
 
-    def round_done(self, planned: PlannedCell, launch: int) -> None:
-        super().round_done(planned, launch)
+    def round_done(self, planned: PlannedCell) -> None:
+        super().round_done(planned)
         text = f"{planned.cell.label} · {self.clock()}"
         self._bar.update(self._task, completed=self._work_done, description=text)
 
-    def cell_done(self, planned: PlannedCell, record: Record) -> None:
+    def cell_done(self, planned: PlannedCell, status: str, what: str) -> None:
         self._cells_done += 1
-        log.info(self.line(planned, record))
+        line = self.line(planned, status, what)
+        log.info(line)
         self._bar.update(self._task, count=f"[{self._cells_done}/{self._todo}]")
-        if record.status != "ok":
-            self._bar.console.print(self.line(planned, record), markup=False, highlight=False)
+        if status != "ok":
+            self._bar.console.print(line, markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        log.info(text)
+        self._bar.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         self._bar.stop()
@@ -99,12 +107,6 @@ def choose(quiet: bool) -> PlainProgress:
         return QuietProgress()
     plain = os.environ.get("NO_COLOR") or os.environ.get("CI") or os.environ.get("TERM") == "dumb"
     return LiveProgress() if sys.stderr.isatty() and not plain else PlainProgress()
-
-
-def _what(record: Record) -> str:
-    if record.status != "ok":
-        return (record.reason or "no reason given").splitlines()[0]
-    return f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
 
 
 def _minutes(seconds: float) -> str:

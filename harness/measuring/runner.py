@@ -1,164 +1,271 @@
-"""A plan on this machine: load once, interleave each group, write every record the moment its cell is done."""
+"""The supervisor: decides what is due, has workers measure it, outlives them, and keeps what they leave behind.
+
+It holds no model and imports no torch. Waiting costs nothing: it sleeps until a worker speaks or a deadline passes.
+"""
 
 from __future__ import annotations
 
-import gc
 import os
-import random
+import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.measuring.backends.base import Backend, OutOfMemory, Unsupported
-from harness.measuring.cell import LiveCell
+from harness.measuring import host_memory
+from harness.measuring.jobs import Job, due_jobs
+from harness.measuring.launch.inline import InlineWorker, Silence
 from harness.records import store
-from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, Cell, Environment, Record
+from harness.records.journal import Unfinished, dead_journals, now_utc
+from harness.records.types import INTERRUPTED, Environment, Record, Status
 from harness.spec.config import ConfigError
 from harness.spec.plan import Plan, PlannedCell
 
+# A cell under which a process ends is tried once more in a fresh one; the second time it is the cell's own failure.
+_MOST_DEATHS = 2
+_DEATH = f"{INTERRUPTED}: its process ended"
+_NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
+_MOST_SILENT_STARTS = 3
+_REQUESTS = ("warmup", "measure", "count")
+_GRACE_S = 10.0
+
+
+class WorkerError(Exception):
+    """Workers end before they measure anything; run.log says why."""
+
 
 class Progress(Protocol):
-    """What the runner tells whoever watches."""
+    """What the supervisor tells whoever watches."""
 
     def start(self, plan: Plan, todo: int) -> None: ...
-    def round_done(self, planned: PlannedCell, launch: int) -> None: ...
-    def cell_done(self, planned: PlannedCell, record: Record) -> None: ...
+    def round_done(self, planned: PlannedCell) -> None: ...
+    def cell_done(self, planned: PlannedCell, status: str, what: str) -> None: ...
+    def note(self, text: str) -> None: ...
     def stop(self) -> None: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """One group in one launch: the cells of it that still need measuring, with the attempt each of them is on."""
+@dataclass(kw_only=True, slots=True)
+class _InFlight:
+    """The request, or the load, that a worker is busy with."""
 
-    launch: int
-    members: tuple[tuple[PlannedCell, int], ...]
-
-
-def run(plan: Plan, run_dir: Path, environment: Environment, backend: Backend, progress: Progress) -> None:
-    """Measure what the run directory does not hold yet.
-
-    Raises:
-        ConfigError: the model or a prompt cannot be used; what was measured before stays.
-        StoreError: a record cannot be written.
-    """
-    worker = f"{os.getpid()}-{time.time_ns() // 1_000_000:x}"
-    done = store.read_records(run_dir).final
-    jobs = list(_jobs(plan, done))
-    writer = store.RecordWriter(run_dir, worker)
-    progress.start(plan, sum(len(job.members) for job in jobs))
-    loaded: object = None
-    try:
-        for job in jobs:
-            live = [_live(plan, planned, attempt) for planned, attempt in job.members]
-            if loaded != (key := load_key(live[0].cell)):
-                loaded = key if _load(plan, backend, live) else None
-            _measure_group(plan, backend, live, job, progress)
-            for one, (planned, _) in zip(live, job.members, strict=True):
-                record = _record(plan, one, job.launch, worker, environment.environment_id, run_dir.name)
-                writer.append(record)
-                progress.cell_done(planned, record)
-    finally:
-        progress.stop()
-        writer.close()
+    stage: str = "start"
+    launch: int = 0
+    cells: tuple[str, ...] = ()
 
 
-def load_key(cell: Cell) -> tuple[str, ...]:
-    """Cells with equal keys share one model load."""
-    dtypes = (cell.weight_dtype, cell.activation_dtype, cell.kv_dtype, cell.head_dtype)
-    return (cell.model, *dtypes, str(cell.options.get("window")))
+@dataclass(kw_only=True, slots=True)
+class Supervisor:
+    """One run of a plan into a run directory."""
+
+    plan: Plan
+    words: Sequence[str]  # the Hydra words that the plan was composed of; a worker composes them again
+    run_dir: Path
+    environment: Environment
+    progress: Progress
+    name: str = field(default_factory=lambda: f"{os.getpid()}-{time.time_ns() // 1_000_000:x}")
+    _stops: int = 0
+    _worker: InlineWorker | None = None
+    _num_workers: int = 0
+    _num_writers: int = 0
+    _silent_starts: int = 0
+
+    def run(self) -> None:
+        """Measure what the run directory does not hold yet.
+
+        Raises:
+            ConfigError: the model or a prompt cannot be used.
+            StoreError: a record cannot be written.
+            WorkerError: no worker comes up.
+            KeyboardInterrupt: stopped by a signal. Whatever is raised, all that was measured is kept.
+        """
+        self._keep_leftovers()
+        jobs = self._jobs()
+        self.progress.start(self.plan, sum(len(job.members) for job in jobs))
+        with self._signals():
+            try:
+                while jobs:
+                    self._run_worker(jobs)
+                    if self._stops:
+                        raise KeyboardInterrupt
+                    jobs = self._jobs()
+            finally:
+                self._keep_leftovers()
+                self.progress.stop()
+
+    def _jobs(self) -> list[Job]:
+        return due_jobs(self.plan, store.read_records(self.run_dir).final, self._own_names)
+
+    @property
+    def _own_names(self) -> list[str]:
+        return [self.name, *(f"{self.name}-{i}" for i in range(1, self._num_workers + 1))]
+
+    def _run_worker(self, jobs: list[Job]) -> None:
+        """One worker until it ends, dies or goes silent; afterwards every cell it touched has a record."""
+        self._num_workers += 1
+        name = f"{self.name}-{self._num_workers}"
+        order = {
+            "words": list(self.words),
+            "config_dir": self.plan.config.config_dir,
+            "run_dir": str(self.run_dir.resolve()),
+            "worker": name,
+            "environment_id": self.environment.environment_id,
+            "jobs": [
+                {"launch": j.launch, "members": [[p.cell.cell_id, attempt] for p, attempt in j.members]} for j in jobs
+            ],
+        }
+        kills_before = host_memory.oom_kills()
+        flight = _InFlight()
+        self._worker = InlineWorker(order, self.run_dir / "run.log")
+        verdict: tuple[Status, str] | None = None
+        ended_by_itself = False
+        try:
+            verdict = self._watch(self._worker, flight)
+            ended_by_itself = verdict is None
+        finally:
+            exit_status = self._worker.end(grace_s=_GRACE_S if ended_by_itself else 0.0)
+            self._worker = None
+            (self.run_dir / f"heartbeat-{name}").unlink(missing_ok=True)
+        if verdict is None and (flight.cells or exit_status):
+            killed_for_memory = host_memory.oom_kills() > kills_before
+            verdict = self._death(flight, exit_status, killed_for_memory)
+        self._keep_leftovers(flight if verdict else None, verdict, name, jobs)
+
+    def _watch(self, worker: InlineWorker, flight: _InFlight) -> tuple[Status, str] | None:
+        """Follow a worker's events until it ends; a verdict when it was silent for too long."""
+        protocol = self.plan.config.protocol
+        by_id = {planned.cell.cell_id: planned for planned in self.plan.cells}
+        while True:
+            limit_s = protocol.request_timeout_s if flight.stage in _REQUESTS else protocol.load_timeout_s
+            try:
+                event = worker.next_event(limit_s)
+            except Silence:
+                return "timeout", f"no answer for {limit_s:.4g} s in {flight.stage}"
+            if event is None:
+                return None
+            kind = event["event"]
+            if kind == "load":
+                flight.stage, flight.launch, flight.cells = "load", event["launch"], tuple(event["cells"])
+            elif kind == "begin":
+                flight.stage, flight.launch, flight.cells = event["stage"], event["launch"], (event["cell_id"],)
+            elif kind == "end":
+                flight.stage, flight.cells = "between requests", ()
+                self._silent_starts = 0
+                self.progress.round_done(by_id[event["cell_id"]])
+            elif kind == "record":
+                self.progress.cell_done(by_id[event["cell_id"]], event["status"], event["what"])
+            elif kind == "fatal":
+                raise (ConfigError if event["kind"] == "ConfigError" else store.StoreError)(event["message"])
+
+    def _death(self, flight: _InFlight, exit_status: int, killed_for_memory: bool) -> tuple[Status, str]:
+        """What the end of a process means for the cell that it was busy with."""
+        how = signal.Signals(-exit_status).name if exit_status < 0 else f"exit status {exit_status}"
+        if not flight.cells:
+            self._silent_starts += 1
+            if self._silent_starts >= _MOST_SILENT_STARTS:
+                raise WorkerError(f"{self._silent_starts} processes ended before they measured anything ({how})")
+        if killed_for_memory:
+            return "oom", f"the kernel ended the process ({how}): the host has no memory left"
+        earlier = [
+            r
+            for r in store.read_records(self.run_dir).records
+            if r.cell_id in flight.cells and r.launch == flight.launch and (r.reason or "").startswith(_DEATH)
+        ]
+        if len(earlier) + 1 >= _MOST_DEATHS:
+            return "error", f"its process ended again ({how}) in {flight.stage}"
+        return "error", f"{_DEATH} ({how}) in {flight.stage}; tried again in a fresh one"
+
+    def _keep_leftovers(
+        self,
+        flight: _InFlight | None = None,
+        verdict: tuple[Status, str] | None = None,
+        worker: str = "",
+        jobs: Sequence[Job] = (),
+    ) -> None:
+        """Turn the rounds that dead workers left into records; those of the cell in flight carry the verdict."""
+        with dead_journals(self.run_dir) as unfinished:
+            recorded = {(r.cell_id, r.launch, r.attempt) for r in store.read_records(self.run_dir).records}
+            left = {(u.cell.cell_id, u.launch, u.attempt): u for u in unfinished}
+            judged = set()
+            if flight is not None:
+                for one in _in_flight(flight, jobs, worker, self.plan.config.seed):
+                    key = (one.cell.cell_id, one.launch, one.attempt)
+                    judged.add(key)
+                    left.setdefault(key, one)
+            records = []
+            for key, one in left.items():
+                if key in recorded:
+                    continue
+                status, reason = (
+                    verdict if key in judged and verdict else ("error", f"{INTERRUPTED}: the cell was not done")
+                )
+                records.append(self._record(one, status, reason))
+            if records:
+                self._num_writers += 1
+                writer = store.RecordWriter(self.run_dir, f"{self.name}-kept-{self._num_writers}")
+                for record in records:
+                    writer.append(record)
+                writer.close()
+        for record in records:
+            if verdict and not record.is_interrupted:
+                planned = next(p for p in self.plan.cells if p.cell.cell_id == record.cell_id)
+                self.progress.cell_done(planned, record.status, record.reason or "")
+
+    def _record(self, one: Unfinished, status: Status, reason: str) -> Record:
+        return Record(
+            run_id=self.run_dir.name,
+            cell=one.cell,
+            cell_id=one.cell.cell_id,
+            launch=one.launch,
+            attempt=one.attempt,
+            worker=one.worker,
+            status=status,
+            reason=reason,
+            rounds=one.rounds,
+            counters={},
+            discarded=(),
+            warnings=(),
+            environment_id=self.environment.environment_id,
+            started_at=one.started_at,
+            seed=one.seed,
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C once ends after the group, twice at once; so do SIGTERM and SIGHUP."""
+
+        def gently(number: int, frame: object) -> None:
+            self._stops += 1
+            if self._stops > 1 or self._worker is None:
+                raise KeyboardInterrupt
+            self._worker.ask_to_stop()
+            self.progress.note("finishing the group that is being measured; Ctrl-C again stops at once")
+
+        def at_once(number: int, frame: object) -> None:
+            self._stops += 1
+            raise KeyboardInterrupt
+
+        handlers = {signal.SIGINT: gently, signal.SIGTERM: at_once, signal.SIGHUP: at_once}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def _jobs(plan: Plan, done: dict[tuple[str, int], Record]) -> Iterator[_Job]:
-    groups = sorted(plan.groups.values(), key=lambda group: load_key(group[0].cell))  # stable: plan order within a key
-    for launch in range(plan.config.protocol.launches):
-        for group in groups:
-            todo = [planned for planned in group if _is_due(done.get((planned.cell.cell_id, launch)), plan)]
-            if not todo:
-                continue
-            # Speed-ups need rounds of one process, so a group that goes on here measures its anchor here as well.
-            anchor = group[0]
-            if anchor.cell.decoding == AUTOREGRESSIVE and anchor not in todo:
-                todo.insert(0, anchor)
-            yield _Job(launch=launch, members=tuple((p, _attempt(done.get((p.cell.cell_id, launch)))) for p in todo))
-
-
-def _is_due(record: Record | None, plan: Plan) -> bool:
-    """Every status is final until retry_failed."""
-    return record is None or (plan.config.retry_failed and record.status in FAILED_STATUSES)
-
-
-def _attempt(record: Record | None) -> int:
-    return 1 if record is None else record.attempt + 1
-
-
-def _live(plan: Plan, planned: PlannedCell, attempt: int) -> LiveCell:
-    return LiveCell(
-        cell=planned.cell,
-        attempt=attempt,
-        prompts=plan.prompts[planned.cell.prompt_set],
-        seed=plan.config.seed,
-        on_cpu=plan.config.device.kind == "cpu",
-    )
-
-
-def _load(plan: Plan, backend: Backend, live: list[LiveCell]) -> bool:
-    """Load the weights for a group; where that is impossible, every cell of it says why."""
-    config = plan.config
-    try:
-        backend.load(config.model, plan.shape, config.device, live[0].cell, config.seed)
-    except (OutOfMemory, Unsupported) as error:
-        for one in live:
-            one.fail(error)
-        return False
-    gc.collect()
-    gc.freeze()  # what a load leaves behind need not be looked at again before every round
-    return True
-
-
-def _measure_group(plan: Plan, backend: Backend, live: list[LiveCell], job: _Job, progress: Progress) -> None:
-    """Warm every cell up, then take round r of all of them in a seeded random order before any takes round r+1."""
-    protocol = plan.config.protocol
-    planned = {p.cell.cell_id: p for p, _ in job.members}
-
-    def each(action: Callable[[LiveCell], None], cells: Iterable[LiveCell]) -> None:
-        for one in cells:
-            if one.status == "ok":
-                try:
-                    action(one)
-                except ConfigError:  # the user's mistake: going on would only repeat the message
-                    raise
-                except Exception as error:  # a failed cell is a row; the sweep goes on
-                    one.fail(error)
-                progress.round_done(planned[one.cell.cell_id], job.launch)
-
-    for index in range(protocol.warmup_rounds):
-        each(partial(LiveCell.warm_up, backend=backend, index=index), live)
-    for index in range(protocol.rounds):
-        order = list(live)
-        random.Random(f"{plan.config.seed} {job.launch} {index}").shuffle(order)
-        each(partial(LiveCell.measure, backend=backend, index=index), order)
-    if protocol.counters:
-        each(partial(LiveCell.count, backend=backend), live)
-
-
-def _record(plan: Plan, live: LiveCell, launch: int, worker: str, environment_id: str, run_id: str) -> Record:
-    return Record(
-        run_id=run_id,
-        cell=live.cell,
-        cell_id=live.cell.cell_id,
-        launch=launch,
-        attempt=live.attempt,
-        worker=worker,
-        status=live.status,
-        reason=live.reason,
-        rounds=tuple(live.rounds),
-        counters=live.counters,
-        discarded=(),
-        warnings=tuple(live.warnings),
-        environment_id=environment_id,
-        started_at=live.started_at,
-        seed=live.seed,
-    )
+def _in_flight(flight: _InFlight, jobs: Sequence[Job], worker: str, seed: int) -> Iterator[Unfinished]:
+    """The cells that a worker was busy with, as far as nothing else is known of them."""
+    for job in jobs:
+        for planned, attempt in job.members:
+            if job.launch == flight.launch and planned.cell.cell_id in flight.cells:
+                yield Unfinished(
+                    cell=planned.cell,
+                    launch=job.launch,
+                    attempt=attempt,
+                    worker=worker,
+                    seed=seed,
+                    started_at=now_utc(),
+                    rounds=(),
+                )

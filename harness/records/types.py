@@ -21,6 +21,7 @@ PASS_KINDS = ("prefill", "denoise", "commit", "decode", "verify")
 Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
 STATUSES: tuple[str, ...] = get_args(Status)
 FAILED_STATUSES = ("error", "timeout")  # what makes a run incomplete; oom and unsupported are results
+INTERRUPTED = "interrupted"  # how the reason of a record begins whose process ended before its cell was done
 
 
 def canonical_json(value: Any) -> str:
@@ -139,6 +140,11 @@ class Record:
         """What is done once: a cell in a launch."""
         return (self.cell_id, self.launch)
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether this attempt ended for a reason outside the cell, so that the cell is still to be measured."""
+        return self.status == "error" and (self.reason or "").startswith(INTERRUPTED)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
@@ -167,19 +173,29 @@ def record_from_json(data: dict[str, Any]) -> Record:
     Raises:
         ValueError: a field is absent, unknown or of an impossible kind; the message names it.
     """
-    cell = _build(Cell, data.get("cell"))
+    cell = cell_from_json(data.get("cell"))
     if not isinstance(data.get("rounds"), list):
         raise ValueError("record: rounds is not a list")
-    rounds = tuple(
-        _build(Round, _tuples(r, "block_s", "step_s", "steps_per_canvas", "useful_tokens", "throttle_reasons"))
-        for r in data["rounds"]
-    )
+    rounds = tuple(round_from_json(r) for r in data["rounds"])
     record: Record = _build(Record, {**_tuples(data, "discarded", "warnings"), "cell": cell, "rounds": rounds})
     if record.cell_id != cell.cell_id:
         raise ValueError(f"record: cell_id {record.cell_id} does not belong to its cell, whose id is {cell.cell_id}")
     if record.status not in STATUSES:
         raise ValueError(f"record: status is {record.status!r}, expected one of {', '.join(STATUSES)}")
     return record
+
+
+def cell_from_json(data: Any) -> Cell:
+    """Raises ValueError as record_from_json does."""
+    cell: Cell = _build(Cell, data)
+    return cell
+
+
+def round_from_json(data: Any) -> Round:
+    """Raises ValueError as record_from_json does."""
+    lists = ("block_s", "step_s", "steps_per_canvas", "useful_tokens", "throttle_reasons")
+    round: Round = _build(Round, _tuples(data, *lists))
+    return round
 
 
 def _tuples(data: Any, *names: str) -> dict[str, Any]:

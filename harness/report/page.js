@@ -3,6 +3,10 @@
 const PAGE = 50;
 const data = JSON.parse(document.getElementById("data").textContent);
 const columns = data.columns;
+columns.forEach((column, i) => {
+  if (!column.texts) return;
+  for (const row of data.rows) if (row[i] !== null) row[i] = column.texts[row[i]];
+});
 const index = new Map(columns.map((column, i) => [column.key, i]));
 const state = { rows: data.rows, sort: -1, up: true, first: 0 };
 const byId = (id) => document.getElementById(id);

@@ -104,7 +104,7 @@ def _themed(tag: str, name: str) -> str:
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:
-    """Positions as near to the wanted ones as a smallest gap between neighbours allows, in the given order."""
+    """Positions between 0 and 1 as near to the wanted ones as a smallest gap allows; their order stays."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     groups: list[tuple[float, int]] = []  # (centre, members) of runs of labels that touch
     for i in order:
@@ -115,4 +115,8 @@ def spread(wanted: list[float], gap: float) -> list[float]:
             count += members
         groups.append((centre, count))
     placed = [centre + (k - (count - 1) / 2) * gap for centre, count in groups for k in range(count)]
+    for k in reversed(range(len(placed))):  # down from the top edge, then up from the bottom one
+        placed[k] = min(placed[k], placed[k + 1] - gap if k + 1 < len(placed) else 1.0)
+    for k in range(len(placed)):
+        placed[k] = max(placed[k], placed[k - 1] + gap if k else 0.0)
     return [placed[order.index(i)] for i in range(len(wanted))]

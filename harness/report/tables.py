@@ -64,17 +64,29 @@ class Column:
 
 
 def cell_table(analysis: Analysis) -> dict[str, Any]:
-    """What the page's script shows: every planned and every skipped cell. Numbers have five significant digits."""
+    """What the page's script shows: every planned and every skipped cell.
+
+    Numbers have five significant digits; a text is its number in the column's "texts".
+    """
     columns = list(_columns(analysis))
     rows = [[column.value(row) for column in columns] for row in analysis.rows]
     for run_id, skipped in analysis.skipped:
         known = {"status": SKIPPED, "run_id": run_id, "notes": skipped.reason, "cell_id": skipped.cell_id}
         rows.append([known.get(c.key, c.of_cell(skipped.cell) if c.of_cell else None) for c in columns])
-    return {
-        "report_schema": REPORT_SCHEMA,
-        "columns": [{"key": c.key, "label": c.label, "kind": c.kind, "title": c.title} for c in columns],
-        "rows": rows,
-    }
+    heads: list[dict[str, Any]] = [{"key": c.key, "label": c.label, "kind": c.kind, "title": c.title} for c in columns]
+    for i, column in enumerate(columns):
+        if column.kind == "text" and column.key != "cell_id":
+            heads[i]["texts"] = _numbered(rows, i)
+    return {"report_schema": REPORT_SCHEMA, "columns": heads, "rows": rows}
+
+
+def _numbered(rows: list[list[Any]], column: int) -> list[str]:
+    """The different texts of a column; the rows keep their numbers, which makes large pages a third smaller."""
+    texts: dict[str, int] = {}
+    for row in rows:
+        if row[column] is not None:
+            row[column] = texts.setdefault(str(row[column]), len(texts))
+    return list(texts)
 
 
 def _columns(analysis: Analysis) -> Iterator[Column]:

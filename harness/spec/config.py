@@ -80,6 +80,8 @@ class Protocol:
     warmup_rounds: int = 1
     rounds: int = 5
     launches: int = 1
+    request_timeout_s: float = 600.0  # a request that takes longer ends its process
+    load_timeout_s: float = 1800.0  # so does a load
     counters: bool = True  # one more, untimed round that counts experts and entropies
 
 

@@ -19,6 +19,10 @@ class Unsupported(Exception):
     """The backend cannot do what the cell asks; the message says what. A result, not a failure."""
 
 
+class DeviceBroken(Exception):
+    """The device raised an error after which this process cannot use it any more."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """What one request gave. Fields as in `Round`, which adds what the harness itself sees (wall and CPU time)."""

@@ -1,16 +1,20 @@
 """A backend without a model: it answers at once with times that follow from the cell alone.
 
 For tests and for trying the harness. Its records say `backend: fake` and reports mark them as simulated.
-`options.fail=oom|unsupported|error` makes every cell whose batch is at least `options.fail_batch` (1) end that way.
+`options.request_s` makes every request really take so long. `options.fail` makes every cell whose batch is at least
+`options.fail_batch` (1) end badly: oom, unsupported, error, hang, exit, kill or device.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from engine.config import ModelConfig
-from harness.measuring.backends.base import Answer, OutOfMemory, Unsupported
+from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
 from harness.records.types import Cell
 from harness.spec.config import DeviceConfig, ModelSource
 
@@ -25,8 +29,9 @@ class FakeBackend:
         return seed
 
     def generate(self, cell: Cell, prepared: int) -> Answer:
+        time.sleep(float(cell.options.get("request_s", 0)))
         if cell.batch_size >= int(cell.options.get("fail_batch", 1)):
-            self._fail(cell.options.get("fail"))
+            _fail(cell.options.get("fail"))
         if cell.block_length is None or cell.num_steps is None:
             block_steps = [1] * cell.output_tokens
             passes = {"prefill": 1, "denoise": 0, "commit": 0, "decode": cell.output_tokens - 1}
@@ -64,10 +69,20 @@ class FakeBackend:
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def _fail(self, how: object) -> None:
-        if how == "oom":
-            raise OutOfMemory("the fake backend was told to run out of memory")
-        if how == "unsupported":
-            raise Unsupported("the fake backend was told not to support this")
-        if how == "error":
-            raise RuntimeError("the fake backend was told to fail")
+
+def _fail(how: object) -> None:
+    told = "the fake backend was told to"
+    if how == "oom":
+        raise OutOfMemory(f"{told} run out of memory")
+    if how == "unsupported":
+        raise Unsupported(f"{told} not support this")
+    if how == "device":
+        raise DeviceBroken(f"{told} break its device")
+    if how == "error":
+        raise RuntimeError(f"{told} fail")
+    if how == "hang":
+        time.sleep(1e6)
+    if how == "exit":
+        os._exit(3)
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)

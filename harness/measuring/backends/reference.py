@@ -15,7 +15,7 @@ from engine.config import ModelConfig
 from engine.moe import gemm_name
 from engine.observe import observe
 from engine.sampling import SAMPLERS
-from harness.measuring.backends.base import Answer, OutOfMemory, Unsupported
+from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
 from harness.records.types import AUTOREGRESSIVE, Cell
 from harness.spec.config import ConfigError, DeviceConfig, ModelSource
 
@@ -53,7 +53,7 @@ class ReferenceBackend:
         self._device = torch.device("cpu" if device.kind == "cpu" else "cuda")
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        with _memory_errors():
+        with _device_errors():
             try:
                 self._model = api.load(
                     source.path or source.preset,
@@ -73,7 +73,7 @@ class ReferenceBackend:
     def generate(self, cell: Cell, prepared: _Prepared) -> Answer:
         on_gpu = self._device.type == "cuda"
         device_s, missing = None, {}
-        with _memory_errors():
+        with _device_errors():
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats(self._device)
                 begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -106,7 +106,7 @@ class ReferenceBackend:
         )
 
     def count(self, cell: Cell, prepared: _Prepared) -> dict[str, Any]:
-        with _memory_errors(), observe(self._model) as seen:
+        with _device_errors(), observe(self._model) as seen:
             self._request(cell, prepared)
         return {"kinds": seen.kinds, "expert_hits": seen.expert_hits, "entropies_nats": seen.entropies}
 
@@ -170,12 +170,14 @@ def _sampler(cell: Cell) -> str:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Out of memory on the device or the host, under one name."""
+def _device_errors() -> Iterator[None]:
+    """Out of memory on the device or the host, and a broken device, under our names for them."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(str(error).splitlines()[0]) from None
+    except torch.AcceleratorError as error:  # whatever it was, this process cannot use the device any more
+        raise DeviceBroken(str(error).splitlines()[0]) from None
     except MemoryError:
         raise OutOfMemory("the host has no memory left") from None
     except RuntimeError as error:

@@ -66,13 +66,30 @@ def fastest_first(rows: Sequence[CellRow]) -> list[CellRow]:
 
 
 def log2_axis(axes: Axes, values: Sequence[int], label: str) -> None:
-    """A horizontal axis with a tick at each measured value."""
+    """A horizontal axis with a tick at each measured value that has room for one."""
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(sorted(set(values))))
+    axes.xaxis.set_major_locator(FixedLocator(_apart(sorted(set(values)))))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(min(values) / 1.25, max(values) * 1.25)
     axes.set_xlabel(label)
+
+
+def _apart(values: list[int]) -> list[int]:
+    """The values without those that would stand too near the one before them."""
+    gap = (values[-1] / values[0]) ** (1 / 18)
+    kept = values[:1]
+    for value in values[1:]:
+        if value >= kept[-1] * gap:
+            kept.append(value)
+    return kept
+
+
+def thinned(values: Sequence[int], most: int) -> list[int]:
+    """At most so many of the values, evenly spaced, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 def log_axis(axes: Axes, label: str) -> None:
@@ -113,7 +130,7 @@ def end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap
     """
     to_axes = axes.transData + axes.transAxes.inverted()
     points = [to_axes.transform((x, y)) for x, y, _, _ in ends]
-    heights = svg.spread([float(point[1]) for point in points], gap_share)
+    heights = svg.spread([float(point[1]) for point in points], min(gap_share, 1 / len(ends)))
     for (_, _, text, colour), point, height in zip(ends, points, heights, strict=True):
         leader = ([point[0], 1.01, 1.02], [point[1], height, height])
         axes.plot(*leader, ":", color=svg.MUTED, linewidth=0.7, transform=axes.transAxes, clip_on=False)

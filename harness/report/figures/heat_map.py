@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,15 +14,42 @@ from matplotlib.patches import Rectangle
 from harness.analysis.rows import CellRow
 from harness.records.types import FAILED_STATUSES
 from harness.report import svg
-from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption
+from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, thinned
 from harness.report.slices import Slice
 from harness.report.wording import counted, is_clear, listed, ratio, setting
 
 QUESTION = "At which batch and block length is it worth it?"
 _COLOURS = "PuOr"  # orange: autoregressive is faster, purple: block diffusion is
 _PANELS_A_ROW = 3
+_MOST_PANELS, _MOST_A_SIDE = 6, 12  # what can still be read; the table has every cell
 _PANEL_IN, _KEY_IN = 2.35, 0.5
 _LARGEST_SCALE = 3.0  # colours saturate at 8x at the latest, so that one extreme cell does not bleach the others
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Grid:
+    """The values on the panels' sides, and the panels; thinned where there are too many to read."""
+
+    batches: list[int]
+    blocks: list[int]
+    steps: list[int]
+    note: str
+
+    @classmethod
+    def of(cls, part: Slice) -> _Grid:
+        cells = [row.cell for row in part.diffusion] + [s.cell for s in part.skipped if s.cell.block_length is not None]
+        batches = sorted({cell.batch_size for cell in cells})
+        blocks = sorted({cell.block_length or 0 for cell in cells})
+        steps = sorted({row.cell.num_steps or 0 for row in part.diffusion})
+        shown = thinned(batches, _MOST_A_SIDE), thinned(blocks, _MOST_A_SIDE), thinned(steps, _MOST_PANELS)
+        names = ("batch sizes", "block lengths", "step counts")
+        less = [
+            f"{len(few)} of {len(every)} {name}"
+            for few, every, name in zip(shown, (batches, blocks, steps), names, strict=True)
+            if len(few) < len(every)
+        ]
+        note = f" Drawn are {listed(less)}; the table has all." if less else ""
+        return cls(batches=shown[0], blocks=shown[1], steps=shown[2], note=note)
 
 
 def heat_map(part: Slice, name: str) -> Figure:
@@ -32,19 +60,19 @@ def heat_map(part: Slice, name: str) -> Figure:
         raise NotDrawn("no block-diffusion cell was planned")
     if not known:
         raise NotDrawn("no cell has a speed-up: " + _first_reason(rows))
-    steps = sorted({row.cell.num_steps or 0 for row in rows})
-    panel_rows = -(-len(steps) // _PANELS_A_ROW)
+    grid = _Grid.of(part)
+    panel_rows = -(-len(grid.steps) // _PANELS_A_ROW)
     with svg.style():
         drawing, foot = drawing_with_caption(part, panel_rows * _PANEL_IN + _KEY_IN)
         scale = _scale(known)
         height_in = drawing.get_size_inches()[1]
         top, panel = 1 - 0.02, _PANEL_IN / height_in
-        for i, num_steps in enumerate(steps):
+        for i, num_steps in enumerate(grid.steps):
             column, line = i % _PANELS_A_ROW, i // _PANELS_A_ROW
             box = (0.075 + column * 0.315, top - (line + 1) * panel + 0.5 / height_in, 0.275, panel - 0.78 / height_in)
-            _panel(drawing.add_axes(box), part, num_steps, scale, is_first=column == 0)
+            _panel(drawing.add_axes(box), part, grid, num_steps, scale, is_first=column == 0)
         _key(drawing, foot, height_in, scale, _signs(part))
-        answer = _answer(known)
+        answer = _answer(known) + grid.note
         picture = svg.to_svg(drawing, name=name, title=QUESTION, description=answer)
     return Figure(answer=answer, next_step=_next_step(rows), rows_filter="decoding=block_diffusion", picture=picture)
 
@@ -67,11 +95,8 @@ def _colour(speedup: float, scale: float) -> tuple[str, str]:
     return to_hex((red, green, blue)), "#000000" if luminance > 0.18 else "#ffffff"
 
 
-def _panel(axes: Axes, part: Slice, num_steps: int, scale: float, *, is_first: bool) -> None:
-    skipped = [s.cell for s in part.skipped if s.cell.block_length is not None]
-    cells = [row.cell for row in part.diffusion] + skipped
-    batches = sorted({cell.batch_size for cell in cells})
-    blocks = sorted({cell.block_length or 0 for cell in cells})
+def _panel(axes: Axes, part: Slice, grid: _Grid, num_steps: int, scale: float, *, is_first: bool) -> None:
+    batches, blocks = grid.batches, grid.blocks
     rows = {(r.cell.batch_size, r.cell.block_length): r for r in part.diffusion if r.cell.num_steps == num_steps}
     size = max(6.0, min(9.0, 52 / len(batches)))
     for x, batch_size in enumerate(batches):

@@ -118,7 +118,9 @@ def _answer(part: Slice, best: Line | None) -> str:
     at_ends = [f"at batch {size} {lead_of(summary)}" for size, summary in (speedups[0], speedups[-1])]
     if len(speedups) == 1:
         return f"{with_setting}, {at_ends[0]}; no other batch was compared."
-    return f"{with_setting}, {_crossings(best)}: {'; '.join(at_ends)}."
+    full = [row.cell.batch_size for row in best.cells if row.status == "oom"]
+    memory = f"; out of memory at batch {listed(full)}" if full else ""
+    return f"{with_setting}, {_crossings(best)}: {'; '.join(at_ends)}{memory}."
 
 
 def _crossings(line: Line) -> str:
@@ -126,8 +128,8 @@ def _crossings(line: Line) -> str:
     if not crossings:
         side = "faster" if speedups[0][1].value > 1 else "slower"
         if all(summary.value == 1 for _, summary in speedups):
-            return "both are equally fast at every measured batch"
-        return f"block diffusion is {side} at every measured batch, so there is no crossover in the sweep"
+            return "both are equally fast at every batch where they ran"
+        return f"block diffusion is {side} at every batch where both ran, so there is no crossover"
     where = listed([_where(crossing) for crossing in crossings])
     if len(crossings) > 1:
         return f"the lead changes at a batch of about {where}"
@@ -156,16 +158,12 @@ def _next_step(part: Slice, best: Line | None) -> str:
     ]
     sizes = [size for size, _ in best.speedups]
     if between:
-        return f"measure inside the gap to pin the crossover: axes.batch_size={_list([*sizes, *between])}."
+        return f"measure inside the gap to pin the crossover: add {listed(between)} to axes.batch_size."
     if best.crossings:
         return "choose by your load: below the crossover one decoder, above it the other."
     if best.speedups[-1][1].value > 1:
-        return f"extend the sweep until the lead ends: axes.batch_size={_list([*sizes, 2 * sizes[-1]])}."
+        return f"extend the sweep until the lead ends: add {2 * sizes[-1]} to axes.batch_size."
     return "see below whether fewer steps or another block length turns it, and how far each side is from its floor."
-
-
-def _list(sizes: list[int]) -> str:
-    return "[" + ",".join(str(size) for size in sorted(set(sizes))) + "]"
 
 
 def _rows_filter(best: Line | None) -> str:

@@ -1,4 +1,4 @@
-"""The order in which a plan is measured, and what happens when a cell fails. The backend is a fake that takes notes."""
+"""What a worker does with its jobs, in this process: the order of requests, and what a failed cell means."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from harness.measuring import runner
-from harness.measuring.backends.base import Answer, OutOfMemory, Unsupported
+from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
 from harness.measuring.backends.fake import FakeBackend
+from harness.measuring.jobs import due_jobs
+from harness.measuring.session import Session, smallest_ooms
 from harness.records import store
-from harness.records.types import AUTOREGRESSIVE, Cell, Environment, Record
+from harness.records.journal import RoundJournal, dead_journals
+from harness.records.types import AUTOREGRESSIVE, Cell
 from harness.spec.config import ConfigError
-from harness.spec.plan import Plan, PlannedCell, build, identified
+from harness.spec.plan import Plan, build, identified
 from harness.spec.suite import compose
-
-HERE = Environment(identity={"cpu": "test"}, stack={}, circumstance={})
 
 
 class Notes(FakeBackend):
@@ -51,34 +51,23 @@ class Notes(FakeBackend):
         return super().count(cell, prepared)
 
 
-class Watcher:
-    """A progress that can pull the plug."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.records: list[Record] = []
-        self.stop_after = stop_after
-
-    def start(self, plan: Plan, todo: int) -> None:
-        self.todo = todo
-
-    def round_done(self, planned: PlannedCell, launch: int) -> None: ...
-
-    def cell_done(self, planned: PlannedCell, record: Record) -> None:
-        self.records.append(record)
-        if len(self.records) == self.stop_after:
-            raise KeyboardInterrupt
-
-    def stop(self) -> None: ...
-
-
 def plan_of(*words: str) -> Plan:
     words = ("backend=fake", "axes.batch_size=[1,2]", "axes.block_length=[16]", "axes.num_steps=[2,4]", *words)
     return identified(build(compose(list(words), backends=["fake"])), {})
 
 
-def run(plan: Plan, folder: Path, backend: Notes | None = None, watcher: Watcher | None = None) -> Notes:
+def run(plan: Plan, folder: Path, backend: Notes | None = None, worker: str = "w") -> Notes:
+    """All jobs of a plan in one session, as one worker would do them."""
     backend = backend or Notes()
-    runner.run(plan, folder, HERE, backend, watcher or Watcher())
+    writer, journal = store.RecordWriter(folder, worker), RoundJournal(folder, worker)
+    session = Session(
+        plan=plan, run_id="r", worker=worker, environment_id="e", backend=backend, writer=writer, journal=journal,
+        tell=lambda event: None, smallest_oom=smallest_ooms(store.read_records(folder).final.values()),
+    )  # fmt: skip
+    for job in due_jobs(plan, {}):
+        session.measure(job)
+    writer.close()
+    journal.close()
     return backend
 
 
@@ -140,34 +129,6 @@ def test_every_planned_cell_and_launch_has_one_record(tmp_path: Path) -> None:
     assert all(r.status == "ok" and len(r.rounds) == plan.config.protocol.rounds for r in records)
 
 
-def test_the_same_command_again_measures_nothing(tmp_path: Path) -> None:
-    run(plan_of(), tmp_path)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    assert run(plan_of(), tmp_path).calls == []
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-
-
-def test_an_interrupted_run_keeps_what_was_measured_and_goes_on(tmp_path: Path) -> None:
-    plan = plan_of()
-    with pytest.raises(KeyboardInterrupt):
-        run(plan, tmp_path, watcher=Watcher(stop_after=4))
-    kept = set(store.read_records(tmp_path).final)
-    assert len(kept) == 4
-    run(plan, tmp_path)
-    assert {key[0] for key in store.read_records(tmp_path).final} == {p.cell.cell_id for p in plan.cells}
-
-
-def test_a_group_that_goes_on_in_another_process_measures_its_anchor_again(tmp_path: Path) -> None:
-    plan = plan_of("axes.batch_size=[1]")
-    with pytest.raises(KeyboardInterrupt):
-        run(plan, tmp_path, watcher=Watcher(stop_after=2))
-    run(plan, tmp_path)
-    records = store.read_records(tmp_path).records
-    anchors = [r for r in records if r.cell.decoding == AUTOREGRESSIVE]
-    assert [r.attempt for r in sorted(anchors, key=lambda r: r.attempt)] == [1, 2]
-    assert {r.worker for r in records if r.cell.decoding != AUTOREGRESSIVE} <= {r.worker for r in anchors}
-
-
 @pytest.mark.parametrize(
     ("error", "status"),
     [(OutOfMemory("too big"), "oom"), (Unsupported("cannot"), "unsupported"), (RuntimeError("broken"), "error")],
@@ -179,18 +140,6 @@ def test_a_failed_cell_is_a_row_and_the_others_are_measured(tmp_path: Path, erro
         by_status[record.status] = by_status.get(record.status, 0) + 1
         assert record.status == "ok" or str(error) in (record.reason or "")
     assert by_status == {"ok": 5, status: 1}
-
-
-def test_a_failed_cell_is_final_until_retry_failed(tmp_path: Path) -> None:
-    run(plan_of(), tmp_path, Notes({(2, AUTOREGRESSIVE): RuntimeError("broken")}))
-    assert run(plan_of(), tmp_path).calls == []
-    run(plan_of("retry_failed=true"), tmp_path)
-    assert {r.status for r in store.read_records(tmp_path).final.values()} == {"ok"}
-
-
-def test_out_of_memory_is_final_even_with_retry_failed(tmp_path: Path) -> None:
-    run(plan_of(), tmp_path, Notes({(2, AUTOREGRESSIVE): OutOfMemory("too big")}))
-    assert run(plan_of("retry_failed=true"), tmp_path).calls == []
 
 
 def test_a_load_that_does_not_fit_is_a_row_for_each_of_its_cells(tmp_path: Path) -> None:
@@ -206,3 +155,43 @@ def test_a_users_mistake_stops_the_run_and_keeps_what_was_measured(tmp_path: Pat
     with pytest.raises(ConfigError):
         run(plan_of(), tmp_path, Notes({(2, AUTOREGRESSIVE): ConfigError("no tokenizer")}))
     assert len(store.read_records(tmp_path).records) == 3
+
+
+def test_a_larger_batch_of_a_line_that_ran_out_of_memory_is_pruned(tmp_path: Path) -> None:
+    calls = run(
+        plan_of("axes.batch_size=[1,2,4]"), tmp_path, Notes({(2, AUTOREGRESSIVE): OutOfMemory("too big")})
+    ).calls
+    records = store.read_records(tmp_path).records
+    pruned = [r for r in records if (r.reason or "").startswith("pruned: batch 2")]
+    assert [(r.cell.batch_size, r.cell.decoding, r.status, r.rounds) for r in pruned] == [
+        (4, AUTOREGRESSIVE, "oom", ())
+    ]
+    assert pruned[0].cell_id not in {cell_id for _, cell_id, _ in calls}
+
+
+def test_a_broken_device_ends_the_session_with_the_cells_record_and_the_others_rounds(tmp_path: Path) -> None:
+    plan = plan_of("axes.batch_size=[1]", "protocol.rounds=2")
+    backend = Notes()
+    generate = backend.generate
+
+    def breaks_late(cell: Cell, prepared: int) -> Answer:
+        if len(backend.calls) == 7:  # three warm-ups, round 0 of three cells, and one cell of round 1
+            backend.failures = {(1, cell.decoding): DeviceBroken("broken")}
+        return generate(cell, prepared)
+
+    backend.generate = breaks_late  # type: ignore[method-assign]
+    with pytest.raises(DeviceBroken):
+        run(plan, tmp_path, backend)
+    (record,) = store.read_records(tmp_path).records
+    assert (record.status, len(record.rounds)) == ("error", 1)
+    lines = (tmp_path / "rounds-w.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+
+
+def test_the_journal_of_a_living_worker_is_left_alone(tmp_path: Path) -> None:
+    journal = RoundJournal(tmp_path, "alive")
+    with dead_journals(tmp_path) as unfinished:
+        assert unfinished == []
+    assert journal.path.exists()
+    journal.close()
+    assert not journal.path.exists()

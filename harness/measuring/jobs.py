@@ -1,0 +1,60 @@
+"""What is still to be measured, in the order in which it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, Cell, Record
+from harness.spec.plan import Plan, PlannedCell
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One group in one launch: the cells of it that are due, with the attempt each of them is on."""
+
+    launch: int
+    members: tuple[tuple[PlannedCell, int], ...]
+
+
+def due_jobs(
+    plan: Plan, final: Mapping[tuple[str, int], Record], workers_of_this_run: Collection[str] = ()
+) -> list[Job]:
+    """Groups in which something is due: launch by launch, and within one so that equal weights are loaded once.
+
+    final: (cell_id, launch) -> the latest attempt's record. Every status is final until retry_failed, and what this
+    very run has measured is not tried again by it; an interruption is no status.
+    """
+    groups = sorted(plan.groups.values(), key=lambda group: load_key(group[0].cell))  # stable: plan order within a load
+    jobs = []
+    for launch in range(plan.config.protocol.launches):
+        for group in groups:
+            records = {p.cell.cell_id: final.get((p.cell.cell_id, launch)) for p in group}
+            due = [p for p in group if _is_due(records[p.cell.cell_id], plan, workers_of_this_run)]
+            anchor = group[0]
+            measured = records[anchor.cell.cell_id]
+            if (
+                due
+                and anchor not in due
+                and anchor.cell.decoding == AUTOREGRESSIVE
+                and measured
+                and measured.status == "ok"
+            ):
+                due.insert(0, anchor)  # speed-ups need rounds of one process; an anchor that failed would fail again
+            if due:
+                attempts = (1 if (r := records[p.cell.cell_id]) is None else r.attempt + 1 for p in due)
+                jobs.append(Job(launch=launch, members=tuple(zip(due, attempts, strict=True))))
+    return jobs
+
+
+def load_key(cell: Cell) -> tuple[str, ...]:
+    """Cells with equal keys share one model load."""
+    dtypes = (cell.weight_dtype, cell.activation_dtype, cell.kv_dtype, cell.head_dtype)
+    return (cell.model, *dtypes, str(cell.options.get("window")))
+
+
+def _is_due(record: Record | None, plan: Plan, workers_of_this_run: Collection[str]) -> bool:
+    if record is None or record.is_interrupted:
+        return True
+    retries = plan.config.retry_failed and record.status in FAILED_STATUSES
+    return retries and record.worker not in workers_of_this_run

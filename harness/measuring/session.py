@@ -1,0 +1,149 @@
+"""What a worker does: groups one after another on a loaded backend, every round and every record on disk at once."""
+
+from __future__ import annotations
+
+import gc
+import random
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from harness.measuring.backends.base import Backend, DeviceBroken, OutOfMemory, Unsupported
+from harness.measuring.cell import LiveCell
+from harness.measuring.jobs import Job, load_key
+from harness.records.journal import RoundJournal
+from harness.records.store import RecordWriter
+from harness.records.types import Cell, Record, canonical_json
+from harness.spec.config import ConfigError
+from harness.spec.plan import Plan, PlannedCell
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(kw_only=True, slots=True)
+class Session:
+    """Everything that stays the same while a worker goes through its jobs."""
+
+    plan: Plan
+    run_id: str
+    worker: str
+    environment_id: str
+    backend: Backend
+    writer: RecordWriter
+    journal: RoundJournal
+    tell: Tell  # what the supervisor hears: load, begin, end, record
+    smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
+    loaded: tuple[str, ...] | None = None
+
+    def measure(self, job: Job) -> None:
+        """Measure a group and write its records.
+
+        Raises:
+            DeviceBroken: the device needs a fresh process; the cell that broke it has its record, the others their
+                rounds in the journal.
+            ConfigError, StoreError: going on is useless.
+        """
+        live = [self._live(planned, attempt, job.launch) for planned, attempt in job.members]
+        for one in live:
+            smallest = self.smallest_oom.get(line_key(one.cell))
+            if smallest is not None and one.cell.batch_size > smallest:
+                one.fail(OutOfMemory(f"pruned: batch {smallest} of the same line ran out of memory"))
+        runnable = [one for one in live if one.status == "ok"]
+        try:
+            if runnable:
+                self._load(runnable)
+                self._measure(runnable)
+        except DeviceBroken:
+            for one in live:
+                if one.status != "ok":
+                    self._write(one)
+            raise
+        for one in live:
+            self._write(one)
+
+    def _live(self, planned: PlannedCell, attempt: int, launch: int) -> LiveCell:
+        return LiveCell(
+            cell=planned.cell,
+            launch=launch,
+            attempt=attempt,
+            worker=self.worker,
+            prompts=self.plan.prompts[planned.cell.prompt_set],
+            seed=self.plan.config.seed,
+            on_cpu=self.plan.config.device.kind == "cpu",
+        )
+
+    def _load(self, live: list[LiveCell]) -> None:
+        """Load the weights unless the last group's serve; where that is impossible, every cell says why."""
+        key = load_key(live[0].cell)
+        if self.loaded == key:
+            return
+        config = self.plan.config
+        self.tell({"event": "load", "launch": live[0].launch, "cells": [one.cell.cell_id for one in live]})
+        self.loaded = None
+        try:
+            self.backend.load(config.model, self.plan.shape, config.device, live[0].cell, config.seed)
+        except (OutOfMemory, Unsupported) as error:
+            for one in live:
+                one.fail(error)
+            return
+        self.loaded = key
+        gc.collect()
+        gc.freeze()  # what a load leaves behind need not be looked at again before every round
+
+    def _measure(self, live: list[LiveCell]) -> None:
+        """Warm every cell up, then take round r of all of them in a seeded random order before any takes round r+1."""
+        protocol, backend = self.plan.config.protocol, self.backend
+        for index in range(protocol.warmup_rounds):
+            self._each("warmup", partial(LiveCell.warm_up, backend=backend, index=index), live)
+        for index in range(protocol.rounds):
+            order = list(live)
+            random.Random(f"{self.plan.config.seed} {live[0].launch} {index}").shuffle(order)
+            self._each("measure", partial(LiveCell.measure, backend=backend, index=index), order)
+        if protocol.counters:
+            self._each("count", partial(LiveCell.count, backend=backend), live)
+
+    def _each(self, stage: str, action: Callable[[LiveCell], None], cells: Iterable[LiveCell]) -> None:
+        """One request of every cell that is well so far. A failed cell is a row; the sweep goes on."""
+        for one in cells:
+            if one.status != "ok":
+                continue
+            where = {"stage": stage, "cell_id": one.cell.cell_id, "launch": one.launch}
+            self.tell({"event": "begin", **where})
+            try:
+                action(one)
+            except ConfigError:  # the user's mistake: going on would only repeat the message
+                raise
+            except DeviceBroken as error:
+                one.fail(error)
+                raise
+            except Exception as error:
+                one.fail(error)
+            if stage == "measure" and one.status == "ok":
+                self.journal.append(one.unfinished())
+            self.tell({"event": "end", **where})
+
+    def _write(self, one: LiveCell) -> None:
+        if one.status == "oom":
+            key = line_key(one.cell)
+            self.smallest_oom[key] = min(one.cell.batch_size, self.smallest_oom.get(key, one.cell.batch_size))
+        record = one.record(self.run_id, self.environment_id)
+        self.writer.append(record)
+        what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
+        self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
+
+
+def line_key(cell: Cell) -> str:
+    """Cells with equal keys differ in batch size alone."""
+    return canonical_json(asdict(replace(cell, batch_size=1)))
+
+
+def smallest_ooms(records: Iterable[Record]) -> dict[str, int]:
+    """Line of cells -> the smallest batch that ran out of memory."""
+    smallest: dict[str, int] = {}
+    for record in records:
+        if record.status == "oom":
+            key = line_key(record.cell)
+            smallest[key] = min(record.cell.batch_size, smallest.get(key, record.cell.batch_size))
+    return smallest

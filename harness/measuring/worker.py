@@ -1,0 +1,109 @@
+"""The process that measures: python -m harness.measuring.worker. A supervisor (runner.py) starts and watches it.
+
+It reads one line of JSON, its order, from stdin, and writes events as lines of JSON to stdout. "stop" on stdin ends it
+after the group that it is measuring; the end of stdin means that the supervisor is gone, and ends it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.measuring.backends import registry
+from harness.measuring.backends.base import DeviceBroken
+from harness.measuring.jobs import Job
+from harness.measuring.session import Session, smallest_ooms
+from harness.records import store
+from harness.records.journal import RoundJournal
+from harness.spec import plan as planning
+from harness.spec import suite
+from harness.spec.config import ConfigError
+
+_HEARTBEAT_S = 1.0
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+class Events:
+    """Lines of JSON on the stdout that this process was started with; libraries that print get stderr instead."""
+
+    def __init__(self, heartbeat: Path) -> None:
+        self._descriptor = os.dup(1)
+        os.dup2(2, 1)
+        self._heartbeat, self._beaten = heartbeat, 0.0
+
+    def tell(self, event: dict[str, Any]) -> None:
+        os.write(self._descriptor, (json.dumps(event) + "\n").encode())
+        now = time.monotonic()
+        if now - self._beaten > _HEARTBEAT_S:
+            self._beaten = now
+            self._heartbeat.touch()
+
+    def end(self) -> None:
+        self._heartbeat.unlink(missing_ok=True)
+
+
+def main() -> int:
+    """Do what the order says; 0 also after a failure that was told as an event."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone has it; elsewhere the end of stdin has to do
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    order = json.loads(sys.stdin.readline())
+    run_dir = Path(order["run_dir"])
+    events = Events(run_dir / f"heartbeat-{order['worker']}")
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
+    try:
+        _work(order, run_dir, events, stop)
+    except (ConfigError, store.StoreError) as error:
+        events.tell({"event": "fatal", "kind": type(error).__name__, "message": str(error)})
+    finally:
+        events.end()
+    return 0
+
+
+def _listen(stop: threading.Event) -> None:
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            stop.set()
+    os._exit(1)  # the supervisor is gone
+
+
+def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.Event) -> None:
+    config = suite.compose(order["words"], config_dir=order["config_dir"], backends=list(registry.BACKENDS))
+    plan = planning.build(config)
+    by_id = {planned.cell.cell_id: planned for planned in plan.cells}
+    journal = RoundJournal(run_dir, order["worker"])
+    writer = store.RecordWriter(run_dir, order["worker"])
+    session = Session(
+        plan=plan,
+        run_id=run_dir.name,
+        worker=order["worker"],
+        environment_id=order["environment_id"],
+        backend=registry.create(config.backend),
+        writer=writer,
+        journal=journal,
+        tell=events.tell,
+        smallest_oom=smallest_ooms(store.read_records(run_dir).final.values()),
+    )
+    for job in order["jobs"]:
+        if stop.is_set():
+            break
+        members = tuple((by_id[cell_id], attempt) for cell_id, attempt in job["members"])
+        try:
+            session.measure(Job(launch=job["launch"], members=members))
+        except DeviceBroken:
+            return  # the journal stays: the supervisor keeps its rounds and goes on in a fresh process
+    writer.close()
+    journal.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
