@@ -25,6 +25,7 @@ class Headline:
     diffusion: CellRow | None
     autoregressive: CellRow | None
     line: Line | None
+    speedups_at_batch: tuple[float, ...]  # of every diffusion cell at that batch: what the fastest was chosen from
 
     @property
     def speedup(self) -> Summary | None:
@@ -37,6 +38,7 @@ class Headline:
             "device": self.device,
             "batch_size": self.batch_size,
             "speedup_vs_ar": None if self.speedup is None else asdict(self.speedup),
+            "speedups_at_batch": list(self.speedups_at_batch),
             "crossover": None if self.line is None else self.line.to_json(),
             **{name: None if row is None else _side(row) for name, row in sides.items()},
         }
@@ -60,6 +62,11 @@ def headline_of(run: Run, run_id: str, rows: list[CellRow]) -> Headline:
         autoregressive=autoregressive,
         line=next(
             (line for line in lines if diffusion and line_key(line.cells[0].cell) == line_key(diffusion.cell)), None
+        ),
+        speedups_at_batch=tuple(
+            row.metrics["speedup_vs_ar"].value
+            for row in measured
+            if diffusion and row.cell.batch_size == diffusion.cell.batch_size and "speedup_vs_ar" in row.metrics
         ),
     )
 

@@ -95,7 +95,21 @@ def qualifiers(analysis: Analysis) -> list[str]:
         )
     if any(row.cell.stopping == "fixed" for row in analysis.rows):
         found.append("The headline is the fastest setting, chosen for speed alone: fixed steps say nothing of quality.")
-    return found
+    return found + [
+        _chosen_from(headline, len(analysis.headlines) > 1)
+        for headline in analysis.headlines
+        if len(headline.speedups_at_batch) > 1
+    ]
+
+
+def _chosen_from(headline: Headline, names_device: bool) -> str:
+    """The whole range that the headline's setting is the best end of."""
+    speedups = headline.speedups_at_batch
+    where = f"On {headline.device}, over" if names_device else "Over"
+    return (
+        f"{where} all {len(speedups)} settings measured at batch {headline.batch_size}, the speed-up runs from "
+        f"{ratio(min(speedups))} to {ratio(max(speedups))}."
+    )
 
 
 def tiles(headline: Headline, analysis: Analysis) -> list[Tile]:

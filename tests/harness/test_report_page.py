@@ -203,6 +203,19 @@ def test_the_table_shows_the_values_of_the_document(page: str, frame: pd.DataFra
 # What the page says
 
 
+def test_the_page_says_what_range_of_speedups_the_headline_was_chosen_from(
+    analysis: Analysis, page: str, frame: pd.DataFrame
+) -> None:
+    texts = " ".join(parsed(page).texts)
+    for headline in analysis.headlines:
+        rows = frame[(frame.run_id == headline.run_id) & frame["useful_tok_s.value"].notna()]
+        diffusion = rows[rows.decoding == "block_diffusion"]
+        smallest = diffusion[diffusion.batch_size == diffusion.batch_size.min()]
+        speedups = smallest["speedup_vs_ar.value"].dropna() if "speedup_vs_ar.value" in smallest else []
+        if len(speedups) > 1:
+            assert f"from {ratio(min(speedups))} to {ratio(max(speedups))}" in texts
+
+
 def test_every_verdict_is_on_the_page_and_speaks_of_its_rows(
     analysis: Analysis, page: str, frame: pd.DataFrame
 ) -> None:
