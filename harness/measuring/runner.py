@@ -95,7 +95,7 @@ class Supervisor:
                 self.progress.stop()
 
     def _jobs(self) -> list[Job]:
-        return due_jobs(self.plan, store.read_records(self.run_dir).final, self._own_names)
+        return due_jobs(self.plan, store.read_records(self.run_dir, rounds=False).final, self._own_names)
 
     @property
     def _own_names(self) -> list[str]:
@@ -169,7 +169,7 @@ class Supervisor:
             return "oom", f"the kernel ended the process ({how}): the host has no memory left"
         earlier = [
             r
-            for r in store.read_records(self.run_dir).records
+            for r in store.read_records(self.run_dir, rounds=False).records
             if r.cell_id in flight.cells and r.launch == flight.launch and (r.reason or "").startswith(_DEATH)
         ]
         if len(earlier) + 1 >= _MOST_DEATHS:
@@ -185,7 +185,9 @@ class Supervisor:
     ) -> None:
         """Turn the rounds that dead workers left into records; those of the cell in flight carry the verdict."""
         with dead_journals(self.run_dir) as unfinished:
-            recorded = {(r.cell_id, r.launch, r.attempt) for r in store.read_records(self.run_dir).records}
+            recorded = {
+                (r.cell_id, r.launch, r.attempt) for r in store.read_records(self.run_dir, rounds=False).records
+            }
             left = {(u.cell.cell_id, u.launch, u.attempt): u for u in unfinished}
             judged = set()
             if flight is not None:

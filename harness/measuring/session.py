@@ -6,7 +6,7 @@ import gc
 import random
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from harness.measuring.cell import LiveCell
 from harness.measuring.jobs import Job, load_key
 from harness.records.journal import RoundJournal
 from harness.records.store import RecordWriter
-from harness.records.types import Cell, Record, canonical_json
+from harness.records.types import Cell, Record, canonical_json, to_json
 from harness.spec.config import ConfigError
 from harness.spec.plan import Plan, PlannedCell
 
@@ -136,7 +136,7 @@ class Session:
 
 def line_key(cell: Cell) -> str:
     """Cells with equal keys differ in batch size alone."""
-    return canonical_json(asdict(replace(cell, batch_size=1)))
+    return canonical_json({**to_json(cell), "batch_size": 1})
 
 
 def smallest_ooms(records: Iterable[Record]) -> dict[str, int]:

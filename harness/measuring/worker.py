@@ -91,7 +91,7 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
         writer=writer,
         journal=journal,
         tell=events.tell,
-        smallest_oom=smallest_ooms(store.read_records(run_dir).final.values()),
+        smallest_oom=smallest_ooms(store.read_records(run_dir, rounds=False).final.values()),
     )
     for job in order["jobs"]:
         if stop.is_set():

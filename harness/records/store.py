@@ -96,8 +96,10 @@ class RunRecords:
         return [r for r in self.records if final[r.key] is not r and final[r.key].attempt == r.attempt]
 
 
-def read_records(run_dir: Path) -> RunRecords:
+def read_records(run_dir: Path, *, rounds: bool = True) -> RunRecords:
     """Every whole record line of the directory; torn and foreign lines are skipped and named in `warnings`.
+
+    rounds: False leaves rounds and counters out, for who only asks what is done.
 
     Raises:
         NewerSchemaError: a line was written by a newer version.
@@ -110,11 +112,11 @@ def read_records(run_dir: Path) -> RunRecords:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
         for number, line in enumerate(content.split(b"\n"), 1):
             if line.strip():
-                _read_line(f"{path.name}:{number}", line, found)
+                _read_line(f"{path.name}:{number}", line, found, rounds)
     return found
 
 
-def _read_line(where: str, line: bytes, found: RunRecords) -> None:
+def _read_line(where: str, line: bytes, found: RunRecords, rounds: bool) -> None:
     try:
         data = json.loads(line)
         if not isinstance(data, dict) or not isinstance(data.get("record_schema"), int):
@@ -126,6 +128,8 @@ def _read_line(where: str, line: bytes, found: RunRecords) -> None:
                 f"{where}: record_schema {data['record_schema']} is newer than this version's {RECORD_SCHEMA}; "
                 "upgrade canvasbench to read it"
             )
+        if not rounds:
+            data |= {"rounds": [], "counters": {}}
         found.records.append(record_from_json(data))
     except (ValueError, KeyError, RecursionError) as error:
         found.warnings.append(f"{where}: skipped a torn or foreign line ({error})")

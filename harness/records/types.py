@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 CELL_SCHEMA = 1
@@ -63,7 +64,7 @@ class Cell:
 
     @property
     def cell_id(self) -> str:
-        return content_hash({"cell_schema": CELL_SCHEMA, **asdict(self)})
+        return content_hash({"cell_schema": CELL_SCHEMA, **to_json(self)})
 
     @property
     def twin(self) -> Cell:
@@ -163,8 +164,17 @@ class Environment:
 
 
 def to_json(value: Cell | Round | Record | Environment) -> dict[str, Any]:
-    """The dataclass as plain JSON values."""
-    return asdict(value)
+    """The dataclass as values that JSON can hold. It shares them: dataclasses.asdict would copy every number."""
+    plain = {name: getattr(value, name) for name in _field_names(type(value))}
+    if isinstance(value, Record):
+        plain["cell"] = to_json(value.cell)
+        plain["rounds"] = [to_json(round) for round in value.rounds]
+    return plain
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
 
 
 def record_from_json(data: dict[str, Any]) -> Record:
@@ -208,9 +218,9 @@ def _tuples(data: Any, *names: str) -> dict[str, Any]:
 def _build(kind: type, data: Any) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{kind.__name__.lower()}: expected a JSON object, got {type(data).__name__}")
-    unknown = sorted(set(data) - {f.name for f in fields(kind)})
+    unknown = data.keys() - set(_field_names(kind))
     if unknown:
-        raise ValueError(f"{kind.__name__.lower()}: unknown field {unknown[0]!r}")
+        raise ValueError(f"{kind.__name__.lower()}: unknown field {min(unknown, key=str)!r}")
     try:
         return kind(**data)
     except TypeError as error:

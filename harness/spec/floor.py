@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from engine import config as engine_config
@@ -121,16 +122,7 @@ def predict(cell: Cell, shape: ModelConfig, device: DeviceConfig) -> Prediction:
     for step in passes_of(cell):
         phase = phases[step.kind]
         phase.count += step.count
-        costs = cost.pass_cost(
-            shape,
-            step.kind,
-            batch_size=cell.batch_size,
-            tokens=step.tokens,
-            context=step.context,
-            widths=widths,
-            samples=step.samples,
-        )
-        for name, one in costs.items():
+        for name, one in _costs(shape, widths, cell.batch_size, step.kind, step.tokens, step.context, step.samples):
             total = one.times(step.count)
             phase.operations[name] = phase.operations[name] + total if name in phase.operations else total
             if not missing:
@@ -146,6 +138,16 @@ def predict(cell: Cell, shape: ModelConfig, device: DeviceConfig) -> Prediction:
         memory_bytes=memory_bytes(cell, shape),
         missing=missing,
     )
+
+
+@lru_cache(maxsize=65_536)  # cells of one batch and block length differ in how often they make the same passes
+def _costs(
+    shape: ModelConfig, widths: cost.Widths, batch_size: int, kind: str, tokens: int, context: int, samples: bool
+) -> tuple[tuple[str, cost.Cost], ...]:
+    passed = cost.pass_cost(
+        shape, kind, batch_size=batch_size, tokens=tokens, context=context, widths=widths, samples=samples
+    )
+    return tuple(passed.items())
 
 
 def memory_bytes(cell: Cell, shape: ModelConfig) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from engine.config import ModelConfig
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, content_hash
+from harness.records.types import to_json as cell_to_json
 from harness.spec.config import Axes, ConfigError, SuiteConfig
 from harness.spec.data import RANDOM_IDS, PromptSet, load_prompts
 from harness.spec.floor import Prediction, predict, shape_of
@@ -199,7 +200,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "provenance": plan.provenance,
         "predicted_s": plan.predicted_s,
         "cells": [_planned_json(p) for p in plan.cells],
-        "skipped": [{"cell_id": s.cell.cell_id, "cell": asdict(s.cell), "reason": s.reason} for s in plan.skipped],
+        "skipped": [
+            {"cell_id": s.cell.cell_id, "cell": cell_to_json(s.cell), "reason": s.reason} for s in plan.skipped
+        ],
     }
 
 
@@ -207,7 +210,7 @@ def _planned_json(planned: PlannedCell) -> dict[str, Any]:
     prediction = planned.prediction
     return {
         "cell_id": planned.cell.cell_id,
-        "cell": asdict(planned.cell),
+        "cell": cell_to_json(planned.cell),
         "twin_id": planned.twin_id,
         "predicted_s": planned.predicted_s,
         "memory_bytes": prediction.memory_bytes,
