@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from typing import Any, Literal, get_args
 
 CELL_SCHEMA = 1
@@ -165,16 +164,16 @@ class Environment:
 
 def to_json(value: Cell | Round | Record | Environment) -> dict[str, Any]:
     """The dataclass as values that JSON can hold. It shares them: dataclasses.asdict would copy every number."""
-    plain = {name: getattr(value, name) for name in _field_names(type(value))}
+    plain = {name: getattr(value, name) for name in _FIELD_NAMES[type(value)]}
     if isinstance(value, Record):
         plain["cell"] = to_json(value.cell)
         plain["rounds"] = [to_json(round) for round in value.rounds]
     return plain
 
 
-@cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind))
+_FIELD_NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(f.name for f in fields(kind)) for kind in (Cell, Round, Record, Environment)
+}
 
 
 def record_from_json(data: dict[str, Any]) -> Record:
@@ -218,7 +217,7 @@ def _tuples(data: Any, *names: str) -> dict[str, Any]:
 def _build(kind: type, data: Any) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{kind.__name__.lower()}: expected a JSON object, got {type(data).__name__}")
-    unknown = data.keys() - set(_field_names(kind))
+    unknown = data.keys() - set(_FIELD_NAMES[kind])
     if unknown:
         raise ValueError(f"{kind.__name__.lower()}: unknown field {min(unknown, key=str)!r}")
     try:
