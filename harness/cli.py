@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         return _print_config(config)
     planned, environment = _planned(config)
     _refuse_unfit(planned, environment)
+    if news := _why_new(config, planned):
+        _say(args, news)
     run_dir = store.open_run_dir(Path(config.results_dir), config.name, planned.run_id, fresh=config.fresh)
     store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
     store.write_atomic(
@@ -178,6 +180,24 @@ def _refuse_unfit(planned: Plan, environment: Environment) -> None:
     if not planned.cells:
         reasons = sorted({skipped.reason for skipped in planned.skipped})
         raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
+
+
+def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
+    """Why the same cells open a new run here: another source, machine or stack than the newest run's."""
+    from harness.records import store
+    from harness.spec import fingerprint
+
+    if (Path(config.results_dir) / config.name / planned.run_id).exists():
+        return None
+    try:
+        newest = store.find_run(config.name, Path(config.results_dir))
+        before = store.read_json(newest / "plan.json")
+    except store.StoreError:
+        return None
+    if [entry.get("cell_id") for entry in before.get("cells", [])] != [p.cell.cell_id for p in planned.cells]:
+        return None
+    names = fingerprint.changed(before.get("provenance") or {}, planned.provenance)
+    return f"a new run: since {newest.name}, {', '.join(names) or 'the protocol or the seed'} changed"
 
 
 def _log_to(path: Path, args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import json
 import struct
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from engine.config import ModelConfig
 from harness.records.types import content_hash
@@ -52,6 +53,18 @@ def weights_hash(source: ModelSource, shape: ModelConfig, seed: int) -> str:
     except (OSError, ValueError, struct.error) as error:
         raise ConfigError(f"model.path: {path}: cannot be read as safetensors: {error}") from None
     return digest.hexdigest()[:16]
+
+
+def changed(before: dict[str, Any], now: dict[str, Any], path: str = "") -> list[str]:
+    """Dotted names of what differs between two provenances: what made a new run of the same cells."""
+    names = []
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names += changed(old, new, f"{path}{key}.")
+        elif old != new:
+            names.append(f"{path}{key}")
+    return names
 
 
 def _sample_file(path: Path, digest: hashlib._Hash) -> None:

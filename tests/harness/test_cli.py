@@ -42,6 +42,17 @@ def test_fresh_measures_again_beside_the_old_run(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("results/smoke/*/plan.json"))) == 2
 
 
+def test_a_changed_stack_opens_a_new_run_and_says_what_changed(tmp_path: Path) -> None:
+    harness("run", *TINY, folder=tmp_path)
+    (old,) = tmp_path.glob("results/smoke/*")
+    plan = json.loads((old / "plan.json").read_text())
+    plan["provenance"]["stack"]["packages"]["torch"] = "1.0"
+    (old / "plan.json").write_text(json.dumps(plan))
+    old.rename(old.with_name("elsewhere"))
+    again = harness("run", *TINY, folder=tmp_path)
+    assert "a new run: since elsewhere, stack.packages.torch changed" in again.stderr
+
+
 def test_run_json_is_json_alone_on_stdout(tmp_path: Path) -> None:
     document = json.loads(harness("run", *TINY, "--json", folder=tmp_path).stdout)
     assert document["coverage"]["ok"] == 4
