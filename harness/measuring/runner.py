@@ -27,6 +27,7 @@ from harness.spec.plan import Plan, PlannedCell
 _MOST_DEATHS = 2
 _DEATH = f"{INTERRUPTED}: its process ended"
 _NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
+_NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
 _MOST_SILENT_STARTS = 3
 _REQUESTS = ("warmup", "measure", "count")
 _GRACE_S = 10.0
@@ -130,7 +131,14 @@ class Supervisor:
         if verdict is None and (flight.cells or exit_status):
             killed_for_memory = host_memory.oom_kills() > kills_before
             verdict = self._death(flight, exit_status, killed_for_memory)
-        self._keep_leftovers(flight if verdict else None, verdict, name, jobs)
+        if verdict is None:
+            self._keep_leftovers()
+            return
+        if not flight.cells:
+            self._silent_starts += 1
+            if self._silent_starts >= _MOST_SILENT_STARTS:
+                raise WorkerError(f"{self._silent_starts} processes ended before they measured anything: {verdict[1]}")
+        self._keep_leftovers(list(_in_flight(flight, jobs, name, self.plan.config.seed)), verdict)
 
     def _watch(self, worker: InlineWorker, flight: _InFlight) -> tuple[Status, str] | None:
         """Follow a worker's events until it ends; a verdict when it was silent for too long."""
@@ -161,10 +169,6 @@ class Supervisor:
     def _death(self, flight: _InFlight, exit_status: int, killed_for_memory: bool) -> tuple[Status, str]:
         """What the end of a process means for the cell that it was busy with."""
         how = signal.Signals(-exit_status).name if exit_status < 0 else f"exit status {exit_status}"
-        if not flight.cells:
-            self._silent_starts += 1
-            if self._silent_starts >= _MOST_SILENT_STARTS:
-                raise WorkerError(f"{self._silent_starts} processes ended before they measured anything ({how})")
         if killed_for_memory:
             return "oom", f"the kernel ended the process ({how}): the host has no memory left"
         earlier = [
@@ -176,43 +180,29 @@ class Supervisor:
             return "error", f"its process ended again ({how}) in {flight.stage}"
         return "error", f"{_DEATH} ({how}) in {flight.stage}; tried again in a fresh one"
 
-    def _keep_leftovers(
-        self,
-        flight: _InFlight | None = None,
-        verdict: tuple[Status, str] | None = None,
-        worker: str = "",
-        jobs: Sequence[Job] = (),
-    ) -> None:
-        """Turn the rounds that dead workers left into records; those of the cell in flight carry the verdict."""
+    def _keep_leftovers(self, in_flight: Sequence[Unfinished] = (), verdict: tuple[Status, str] = _NOT_DONE) -> None:
+        """Turn the rounds that dead workers left into records; cells that were in flight carry the verdict."""
         with dead_journals(self.run_dir) as unfinished:
             recorded = {
                 (r.cell_id, r.launch, r.attempt) for r in store.read_records(self.run_dir, rounds=False).records
             }
-            left = {(u.cell.cell_id, u.launch, u.attempt): u for u in unfinished}
-            judged = set()
-            if flight is not None:
-                for one in _in_flight(flight, jobs, worker, self.plan.config.seed):
-                    key = (one.cell.cell_id, one.launch, one.attempt)
-                    judged.add(key)
-                    left.setdefault(key, one)
-            records = []
-            for key, one in left.items():
-                if key in recorded:
-                    continue
-                status, reason = (
-                    verdict if key in judged and verdict else ("error", f"{INTERRUPTED}: the cell was not done")
-                )
-                records.append(self._record(one, status, reason))
+            judged = {one.key for one in in_flight}
+            left = {one.key: one for one in [*in_flight, *unfinished]}  # a journal knows the rounds as well
+            records = [
+                self._record(one, *(verdict if key in judged else _NOT_DONE))
+                for key, one in left.items()
+                if key not in recorded
+            ]
             if records:
                 self._num_writers += 1
                 writer = store.RecordWriter(self.run_dir, f"{self.name}-kept-{self._num_writers}")
                 for record in records:
                     writer.append(record)
                 writer.close()
+        planned = {p.cell.cell_id: p for p in self.plan.cells}
         for record in records:
-            if verdict and not record.is_interrupted:
-                planned = next(p for p in self.plan.cells if p.cell.cell_id == record.cell_id)
-                self.progress.cell_done(planned, record.status, record.reason or "")
+            if not record.is_interrupted:
+                self.progress.cell_done(planned[record.cell_id], record.status, record.reason or "")
 
     def _record(self, one: Unfinished, status: Status, reason: str) -> Record:
         return Record(

@@ -32,6 +32,11 @@ class Unfinished:
     started_at: str
     rounds: tuple[Round, ...]
 
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """The cell's id, the launch, and the attempt."""
+        return (self.cell.cell_id, self.launch, self.attempt)
+
 
 def now_utc() -> str:
     """The time as records write it: ISO 8601, UTC, milliseconds."""
@@ -124,7 +129,6 @@ def _read(path: Path) -> list[Unfinished]:
             one = Unfinished(**{**data, "cell": cell_from_json(data["cell"]), "rounds": rounds})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-        key = (one.cell.cell_id, one.launch, one.attempt)
-        before = cells[key].rounds if key in cells else ()
-        cells[key] = Unfinished(**{**data, "cell": one.cell, "rounds": before + one.rounds})
+        before = cells[one.key].rounds if one.key in cells else ()
+        cells[one.key] = Unfinished(**{**data, "cell": one.cell, "rounds": before + one.rounds})
     return list(cells.values())
