@@ -1,5 +1,6 @@
 """python -m harness VERB ..."""
 
+import io
 import os
 import sys
 
@@ -8,6 +9,9 @@ from harness.cli import main
 
 def entry() -> int:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale without UTF-8 costs a character, never the run
     code = main(sys.argv[1:])
     try:
         sys.stderr.flush()

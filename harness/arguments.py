@@ -13,7 +13,8 @@ from harness.spec import data
 
 EXIT_CODES = """exit codes:
   0 done   2 usage or configuration   3 incomplete: a cell failed or is missing
-  4 nothing to show, or this machine is unfit for the suite   130 interrupted; the same command goes on"""
+  4 nothing to show, not comparable, or this machine is unfit for the suite
+  130 interrupted; the same command goes on"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +71,7 @@ def _parser(verbs: Mapping[str, str]) -> tuple[_Parser, dict[str, str]]:
         else:
             verb.epilog = EXIT_CODES
             words_of[name] = "runs"
-            _add_runs(verb)
+            {"merge": _add_merge, "report": _add_report}[name](verb)
     return parser, words_of
 
 
@@ -84,6 +85,15 @@ def _add_hydra(verb: argparse.ArgumentParser) -> None:
 
 def _add_runs(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("runs", nargs="+", metavar="RUN", help="a run directory, <suite>/<run_id>, or a suite's name")
-    verb.add_argument("-o", "--output", metavar="FILE", help="the page (default: reports/<suite>.html)")
     verb.add_argument("--results-dir", default="results", metavar="DIR")
+
+
+def _add_merge(verb: argparse.ArgumentParser) -> None:
+    _add_runs(verb)
+    verb.add_argument("-o", "--output", metavar="DIR", required=True, help="the merged run's folder, new or empty")
+
+
+def _add_report(verb: argparse.ArgumentParser) -> None:
+    _add_runs(verb)
+    verb.add_argument("-o", "--output", metavar="FILE", help="the page (default: reports/<suite>.html)")
     verb.add_argument("--reports-dir", default="reports", metavar="DIR")

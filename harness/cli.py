@@ -7,9 +7,11 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
         supervisor.run()
     except KeyboardInterrupt:
         raise _Exit(INTERRUPTED, f"interrupted; all that was measured is kept\ngo on with: {args.resume}") from None
+    except store.NewerSchemaError:
+        raise
     except (store.StoreError, WorkerError) as error:
         raise _Exit(INCOMPLETE, f"{error}\nwhat was measured is kept; {run_dir / 'run.log'} has more") from None
     return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
@@ -114,8 +118,30 @@ def report(args: argparse.Namespace) -> int:
     from harness.records import store
 
     run_dirs = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
-    default = Path(args.reports_dir) / f"{run_dirs[0].parent.name}.html"
+    suite = Path(str(store.read_json(run_dirs[0] / "plan.json").get("suite") or "report")).name
+    default = Path(args.reports_dir) / f"{suite}.html"
     return _report(args, run_dirs, Path(args.output) if args.output else default)
+
+
+def merge(args: argparse.Namespace) -> int:
+    """Join shards measured on several machines into one run directory."""
+    from harness.records import merge as merging
+    from harness.records import store
+
+    parts = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
+    try:
+        merged = merging.merge(parts, Path(args.output))
+    except merging.NotComparable as error:
+        raise _Exit(NOTHING, str(error)) from None
+    for warning in merged.warnings:
+        _say(args, f"warning: {warning}")
+    if args.json:
+        print(json.dumps({**asdict(merged), "run_dir": str(merged.run_dir)}, indent=1))
+    elif not args.quiet:
+        counts = f"{merged.num_records} records, {merged.missing} missing, {merged.failed} failed"
+        print(f"{merged.run_dir}: {len(parts)} parts, {counts}")
+        print(f"next: {shlex.join(['python', '-m', 'harness', 'report', str(merged.run_dir)])}")
+    return INCOMPLETE if merged.is_incomplete else DONE
 
 
 def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int:
@@ -180,6 +206,9 @@ def _refuse_unfit(planned: Plan, environment: Environment) -> None:
     if not planned.cells:
         reasons = sorted({skipped.reason for skipped in planned.skipped})
         raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
+    if not planned.own_groups:
+        count = len(planned.groups)
+        raise _Exit(NOTHING, f"shard={config.shard} is empty: the suite has {count} groups, so n is at most {count}")
 
 
 def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
@@ -201,8 +230,11 @@ def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
 
 
 def _log_to(path: Path, args: argparse.Namespace) -> None:
+    logging.raiseExceptions = False  # a log on a full disk is no reason to print tracebacks
     logger = logging.getLogger("canvasbench")
     logger.setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    for earlier in logger.handlers:
+        earlier.close()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger.handlers = [handler]
@@ -220,4 +252,4 @@ def _fail(args: argparse.Namespace, code: int, message: str) -> int:
     return code
 
 
-VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report}
+VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge}

@@ -12,7 +12,7 @@ from harness.analysis.headline import Headline, headline_of
 from harness.analysis.metrics import METRICS
 from harness.analysis.rows import INCOMPLETE_STATUSES, MISSING, CellRow, rows_of
 from harness.analysis.run_data import Run, SkippedCell
-from harness.records.types import FAILED_STATUSES
+from harness.records.types import FAILED_STATUSES, PRUNED
 
 REPORT_SCHEMA = 1
 
@@ -41,7 +41,8 @@ class Analysis:
     def coverage(self, run_id: str | None = None) -> dict[str, int]:
         """How many cells were planned, and what became of them; skipped ones were not planned.
 
-        failed: ended in an error or a timeout. oom and unsupported are results.
+        failed: ended in an error or a timeout. oom and unsupported are results; pruned: not tried, because a smaller
+        batch of the same line ran out of memory.
         """
         rows = [row for row in self.rows if run_id in (None, row.run_id)]
         statuses = Counter(row.status for row in rows)
@@ -49,6 +50,7 @@ class Analysis:
             "planned": len(rows),
             "ok": statuses["ok"],
             "oom": statuses["oom"],
+            "pruned": statuses[PRUNED],
             "unsupported": statuses["unsupported"],
             "failed": sum(statuses[status] for status in FAILED_STATUSES),
             "missing": statuses[MISSING],

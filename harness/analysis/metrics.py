@@ -74,10 +74,7 @@ def metric(
 @metric(unit="tok/s", better="higher", kind="time")
 def useful_tok_s(round: Round, planned: CellPlan) -> float:
     """Useful tokens of all rows / wall time of the whole request: prefill, commits and discarded work included."""
-    tokens = sum(round.useful_tokens)
-    if not tokens:
-        raise Missing("the round gave no useful token")
-    return tokens / round.wall_s
+    return _tok_s(round)
 
 
 @metric(unit="x", better="higher", kind="time", scope="pair")
@@ -154,10 +151,7 @@ def steps_per_canvas(round: Round, planned: CellPlan) -> float:
     """Mean algorithmic steps over rows and canvases; a canvas after a row's end, where it takes none, is left out."""
     if planned.cell.decoding == AUTOREGRESSIVE:
         raise Missing("autoregressive decoding has no canvas")
-    steps = [steps for row in round.steps_per_canvas for steps in row if steps]
-    if not steps:
-        raise Missing(round.missing.get("steps_per_canvas", "no step counts"))
-    return mean(steps)
+    return mean(steps for row in _steps(round) for steps in row if steps)
 
 
 @metric(unit="tokens/pass", better="higher", kind="counter")
@@ -193,10 +187,31 @@ def straggler_share(round: Round, planned: CellPlan) -> float:
     """
     if planned.cell.decoding == AUTOREGRESSIVE:
         return 1 - sum(round.useful_tokens) / (len(round.useful_tokens) * max(round.useful_tokens))
-    if not round.steps_per_canvas:
-        raise Missing(round.missing.get("steps_per_canvas", "no step counts"))
-    steps = sum(sum(row) for row in round.steps_per_canvas)
-    return 1 - steps / (len(round.steps_per_canvas) * round.passes.get("denoise", 0))
+    rows = _steps(round)
+    return 1 - sum(map(sum, rows)) / (len(rows) * round.passes.get("denoise", 0))
+
+
+@metric(unit="share", better="lower", kind="counter")
+def post_eos_waste(round: Round, planned: CellPlan) -> float:
+    """1 - useful tokens of all rows / computed positions: those of every canvas (autoregressive: every token) x rows.
+
+    The waste is what lies behind a row's first EOS or behind its requested length: the rest of its last canvas, and all
+    that the static batch computes for it until its last row is done. With eos ignored, the rest of the last canvas.
+    """
+    return 1 - sum(round.useful_tokens) / round.raw_tokens
+
+
+@metric(unit="share", better="higher", kind="counter")
+def canvas_fill(round: Round, planned: CellPlan) -> float:
+    """Mean over rows of useful tokens / (block_length x canvases in which the row took a step).
+
+    Unlike 1 - post_eos_waste it does not charge a row for canvases that ran for other rows alone.
+    """
+    block_length = planned.cell.block_length
+    if block_length is None:
+        raise Missing("autoregressive decoding has no canvas")
+    rows = zip(round.useful_tokens, _steps(round), strict=True)
+    return mean(useful / (block_length * sum(1 for steps in row if steps)) for useful, row in rows)
 
 
 @metric(unit="share", better="higher", kind="time")
@@ -249,6 +264,12 @@ def _tok_s(round: Round) -> float:
     if not tokens:
         raise Missing("a round gave no useful token")
     return tokens / round.wall_s
+
+
+def _steps(round: Round) -> tuple[tuple[int, ...], ...]:
+    if not round.steps_per_canvas:
+        raise Missing(round.missing.get("steps_per_canvas", "no step counts"))
+    return round.steps_per_canvas
 
 
 def _time_to(count: int, round: Round, planned: CellPlan) -> float:

@@ -9,11 +9,11 @@ from typing import Any
 from harness.analysis.metrics import METRICS, Metric, Missing
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.summary import Summary, summarise
-from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, Cell, Record
+from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
 
 MISSING = "missing"  # planned, and no record
 # A cell is as bad as its worst launch.
-_WORST_FIRST = ("error", "timeout", MISSING, "oom", "unsupported", "ok")
+_WORST_FIRST = ("error", "timeout", MISSING, "oom", PRUNED, "unsupported", "ok")
 INCOMPLETE_STATUSES = (*FAILED_STATUSES, MISSING)
 # Twins may differ in these and in nothing else.
 TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
@@ -100,14 +100,22 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
 
 
 def _status(records: list[Record | None]) -> tuple[str, str | None]:
-    statuses = [MISSING if record is None or record.is_interrupted else record.status for record in records]
+    statuses = [_status_of(record) for record in records]
     worst = min(statuses, key=_WORST_FIRST.index)
     if worst == "ok":
         return worst, None
     said = next((r.reason for r, s in zip(records, statuses, strict=True) if s == worst and r is not None), None)
-    reason = said or ("planned, but there is no record of it" if worst == MISSING else "no reason recorded")
+    unsaid = "planned, but there is no record of it" if worst == MISSING else "no reason recorded"
+    reason = (said or unsaid).removeprefix(f"{PRUNED}: ")
     count = statuses.count(worst)
     return worst, reason if len(records) == 1 else f"{count} of {len(records)} launches: {reason}"
+
+
+def _status_of(record: Record | None) -> str:
+    """The record's status; pruned is told apart from an out of memory that was measured."""
+    if record is None or record.is_interrupted:
+        return MISSING
+    return PRUNED if record.is_pruned else record.status
 
 
 def _summary(metric: Metric, planned: CellPlan, records: list[Record], run: Run) -> tuple[Summary | None, str]:

@@ -37,7 +37,7 @@ class Run:
     directory: Path
     run_id: str
     plan: dict[str, Any]
-    cells: tuple[CellPlan, ...]
+    cells: tuple[CellPlan, ...]  # of a shard its own share alone: the others are measured elsewhere
     skipped: tuple[SkippedCell, ...]
     records: RunRecords
     final: dict[tuple[str, int], Record]  # (cell_id, launch) -> the latest attempt's record
@@ -74,7 +74,8 @@ def load_run(run_dir: Path) -> Run:
     directory = run_dir.resolve()
     plan = _read_plan(directory / "plan.json")
     records = read_records(directory)
-    cells = tuple(_cell_plan(directory, entry) for entry in plan["cells"])
+    planned = tuple(_cell_plan(directory, entry) for entry in plan["cells"])
+    cells = tuple(one for one, entry in zip(planned, plan["cells"], strict=True) if _is_own(entry, plan))
     skipped = tuple(
         SkippedCell(cell=_cell(directory, entry), cell_id=str(entry["cell_id"]), reason=str(entry["reason"]))
         for entry in plan["skipped"]
@@ -92,7 +93,11 @@ def load_run(run_dir: Path) -> Run:
         final=final,
         by_process={(r.cell_id, r.launch, r.worker): r for r in oldest_first},
         environments=environments,
-        warnings=(*records.warnings, *_warnings(records, final, {c.cell_id for c in cells}, environments)),
+        warnings=(
+            *_elsewhere(plan, len(planned) - len(cells)),
+            *records.warnings,
+            *_warnings(records, final, {c.cell_id for c in planned}, environments),
+        ),
     )
 
 
@@ -111,6 +116,19 @@ def _read_plan(path: Path) -> dict[str, Any]:
         if key not in plan[parent]:
             raise StoreError(f"{path}: is not a plan: {parent}.{key} is absent")
     return plan
+
+
+def _is_own(entry: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether the shard that plan.json was written by measures this cell; without shards every cell is one's own."""
+    own = str(plan.get("shard", "1/1")).split("/")[0]
+    return str(entry.get("share", own)) == own
+
+
+def _elsewhere(plan: dict[str, Any], count: int) -> list[str]:
+    """What a reader of a shard's page must know."""
+    if not count:
+        return []
+    return [f"this is shard {plan['shard']}: {count} cells of the suite are left to the others; `merge` joins them"]
 
 
 def _cell_plan(directory: Path, entry: Any) -> CellPlan:
@@ -147,6 +165,13 @@ def _warnings(
         f"worker {final[r.key].worker} is used, worker {r.worker} is not"
         for r in records.duplicates
     ]
+    interrupted = [r for r in records.records if r.is_interrupted]
+    if interrupted:
+        kept = sum(len(r.rounds) for r in interrupted)
+        warnings.append(
+            f"attempts that were interrupted: {len(interrupted)}; the rounds that they finished are kept and not "
+            f"counted: {kept}"
+        )
     strangers = sum(1 for r in records.records if r.cell_id not in planned)
     if strangers:
         warnings.append(f"{strangers} records belong to cells that plan.json does not hold; they are not shown")

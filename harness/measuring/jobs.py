@@ -20,12 +20,12 @@ class Job:
 def due_jobs(
     plan: Plan, final: Mapping[tuple[str, int], Record], workers_of_this_run: Collection[str] = ()
 ) -> list[Job]:
-    """Groups in which something is due: launch by launch, and within one so that equal weights are loaded once.
+    """Groups of our share in which something is due: launch by launch, and so that equal weights are loaded once.
 
     final: (cell_id, launch) -> the latest attempt's record. Every status is final until retry_failed, and what this
     very run has measured is not tried again by it; an interruption is no status.
     """
-    groups = sorted(plan.groups.values(), key=lambda group: load_key(group[0].cell))  # stable: plan order within a load
+    groups = sorted(plan.own_groups, key=lambda group: load_key(group[0].cell))  # stable: plan order within a load
     jobs = []
     for launch in range(plan.config.protocol.launches):
         for group in groups:

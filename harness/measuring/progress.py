@@ -8,14 +8,9 @@ import os
 import sys
 import time
 
-from harness.spec.plan import Plan, PlannedCell
+from harness.spec.plan import Plan, PlannedCell, work_of
 
 log = logging.getLogger("canvasbench")
-
-
-def work_of(planned: PlannedCell) -> float:
-    """How long a cell takes against others: its predicted seconds, or its passes where the device has no roofs."""
-    return planned.predicted_s or float(sum(planned.prediction.passes.values()))
 
 
 class PlainProgress:
@@ -23,13 +18,12 @@ class PlainProgress:
 
     def start(self, plan: Plan, todo: int) -> None:
         self._todo, self._cells_done = todo, 0
-        self._work_all = 0.0
         self._work_done = 0.0
         protocol = plan.config.protocol
         self._rounds = protocol.warmup_rounds + protocol.rounds + int(protocol.counters)
         self._start = time.monotonic()
-        self._work_all = sum(work_of(p) for p in plan.cells) * protocol.launches * todo
-        self._work_all /= max(len(plan.cells) * protocol.launches, 1)
+        own = [work_of(p) for group in plan.own_groups for p in group]
+        self._work_all = sum(own) * todo / max(len(own), 1)  # as if what is left were as heavy as the average cell
 
     def round_done(self, planned: PlannedCell) -> None:
         self._work_done += work_of(planned) / self._rounds

@@ -27,7 +27,6 @@ from harness.spec.plan import Plan, PlannedCell
 _MOST_DEATHS = 2
 _DEATH = f"{INTERRUPTED}: its process ended"
 _NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
-_NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
 _MOST_SILENT_STARTS = 3
 _REQUESTS = ("warmup", "measure", "count")
 _GRACE_S = 10.0

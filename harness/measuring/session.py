@@ -15,7 +15,7 @@ from harness.measuring.cell import LiveCell
 from harness.measuring.jobs import Job, load_key
 from harness.records.journal import RoundJournal
 from harness.records.store import RecordWriter
-from harness.records.types import Cell, Record, canonical_json, to_json
+from harness.records.types import PRUNED, Cell, Record, canonical_json, to_json
 from harness.spec.config import ConfigError
 from harness.spec.plan import Plan, PlannedCell
 
@@ -49,7 +49,7 @@ class Session:
         for one in live:
             smallest = self.smallest_oom.get(line_key(one.cell))
             if smallest is not None and one.cell.batch_size > smallest:
-                one.fail(OutOfMemory(f"pruned: batch {smallest} of the same line ran out of memory"))
+                one.fail(OutOfMemory(f"{PRUNED}: batch {smallest} of the same line ran out of memory"))
         runnable = [one for one in live if one.status == "ok"]
         try:
             if runnable:

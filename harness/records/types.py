@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,7 @@ PASS_KINDS = ("prefill", "denoise", "commit", "decode", "verify")
 Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
 STATUSES: tuple[str, ...] = get_args(Status)
 FAILED_STATUSES = ("error", "timeout")  # what makes a run incomplete; oom and unsupported are results
+PRUNED = "pruned"  # how the reason of an oom record begins whose cell was not tried: a smaller batch did not fit
 INTERRUPTED = "interrupted"  # how the reason of a record begins whose process ended before its cell was done
 
 
@@ -145,6 +147,11 @@ class Record:
         """Whether this attempt ended for a reason outside the cell, so that the cell is still to be measured."""
         return self.status == "error" and (self.reason or "").startswith(INTERRUPTED)
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the cell was not tried, because a smaller batch of its line did not fit."""
+        return self.status == "oom" and (self.reason or "").startswith(f"{PRUNED}: ")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
@@ -174,6 +181,11 @@ def to_json(value: Cell | Round | Record | Environment) -> dict[str, Any]:
 _FIELD_NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind)) for kind in (Cell, Round, Record, Environment)
 }
+
+_FIELD_TYPES: dict[type, dict[str, str]] = {
+    kind: {f.name: str(f.type) for f in fields(kind)} for kind in (Cell, Round, Record, Environment)
+}
+_PLAIN_TYPES: dict[str, type] = {"int": int, "str": str, "Status": str}
 
 
 def record_from_json(data: dict[str, Any]) -> Record:
@@ -220,7 +232,27 @@ def _build(kind: type, data: Any) -> Any:
     unknown = data.keys() - set(_FIELD_NAMES[kind])
     if unknown:
         raise ValueError(f"{kind.__name__.lower()}: unknown field {min(unknown, key=str)!r}")
+    for name, value in data.items():
+        if not _fits(value, _FIELD_TYPES[kind][name]):
+            expected = _FIELD_TYPES[kind][name]
+            raise ValueError(f"{kind.__name__.lower()}: {name} is {str(value)[:40]!r}, expected {expected}")
     try:
         return kind(**data)
     except TypeError as error:
         raise ValueError(f"{kind.__name__.lower()}: {error}") from None
+
+
+def _fits(value: Any, annotation: str) -> bool:
+    """Whether a value that JSON held has the type that the field declares."""
+    if annotation.endswith(" | None"):
+        return value is None or _fits(value, annotation.removesuffix(" | None"))
+    if annotation == "float":
+        return isinstance(value, int | float) and -math.inf < value < math.inf
+    if annotation.startswith("tuple["):
+        inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
+        return isinstance(value, tuple) and all(_fits(v, inner) for v in value)
+    if annotation.startswith("dict["):
+        inner = annotation.removeprefix("dict[str, ").removesuffix("]")
+        return isinstance(value, dict) and all(_fits(v, inner) for v in value.values())
+    kind = _PLAIN_TYPES.get(annotation)
+    return kind is None or isinstance(value, kind)

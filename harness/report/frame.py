@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.analysis.analyse import Analysis
-from harness.report import claims, tables
+from harness.report import claims, outcomes, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn
 from harness.report.figures.registry import FIGURES
 from harness.report.slices import Slice, slices_of
@@ -41,6 +41,7 @@ def build_page(analysis: Analysis) -> str:
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     parts = _headlines_first(analysis, slices_of(analysis))
     table = tables.cell_table(analysis)
+    ended_badly = outcomes.outcomes(analysis)
     keys = {column["key"] for column in table["columns"]}
     template = _templates().get_template("page.html")
     return template.render(
@@ -58,7 +59,9 @@ def build_page(analysis: Analysis) -> str:
         island=_island(table),
         num_cells=len(analysis.rows) + len(analysis.skipped),
         shared=tables.shared_conditions(analysis),
-        skips=tables.skips_by_reason(analysis),
+        coverage=outcomes.coverage_by_device(analysis),
+        outcomes=ended_badly,
+        meanings=outcomes.meanings(ended_badly),
         manifests=[
             (run_id, run.plan.get("command") or "", tables.manifest(run_id, run, analysis), tables.environments(run))
             for run_id, run in analysis.runs.items()

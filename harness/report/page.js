@@ -1,6 +1,7 @@
 // The table of all cells: 50 rows a page, sorted and filtered. Everything becomes a text node, so nothing is markup.
 "use strict";
 const PAGE = 50;
+const CALM = { ok: "", pruned: "off", skipped: "off", unsupported: "off" }; // was not tried, or needs no remedy
 const data = JSON.parse(document.getElementById("data").textContent);
 const columns = data.columns;
 columns.forEach((column, i) => {
@@ -35,7 +36,7 @@ function cell(column, value) {
     return made;
   }
   const text = value === null || value === undefined ? "" : String(value);
-  if (column.key === "status") return element("td", text, text === "ok" ? "" : text === "skipped" ? "off" : "bad");
+  if (column.key === "status") return element("td", text, CALM[text] ?? "bad");
   return element("td", text, column.key === "notes" ? "wide" : "");
 }
 

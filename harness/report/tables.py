@@ -1,4 +1,4 @@
-"""The table of all cells as columns and rows of JSON, the skips by reason, and the manifest."""
+"""The table of all cells as columns and rows of JSON, and the manifest."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from harness.analysis.metrics import METRICS
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
 from harness.records.types import Cell
+from harness.report.outcomes import SKIPPED
 from harness.report.slices import Slice
 from harness.report.wording import listed, plain
 
@@ -27,6 +28,8 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "tpf_total": ("tokens per pass", "", 1),
     "floor_share": ("floor share", "%", 1e-2),
     "straggler_share": ("lost to stragglers", "%", 1e-2),
+    "canvas_fill": ("canvas fill", "%", 1e-2),
+    "post_eos_waste": ("post-EOS waste", "%", 1e-2),
     "distinct_experts": ("distinct experts", "", 1),
     "peak_memory_bytes": ("peak memory", "GB", 1e9),
     "peak_device_bytes": ("device or process memory", "GB", 1e9),
@@ -48,7 +51,6 @@ _OPTIONAL = (
     ),
     *("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype"),
 )
-SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +68,7 @@ class Column:
 def cell_table(analysis: Analysis) -> dict[str, Any]:
     """What the page's script shows: every planned and every skipped cell.
 
-    Numbers have five significant digits; a text is its number in the column's "texts".
+    Numbers have four significant digits, of which the page shows three; a text is its number in the column's "texts".
     """
     columns = list(_columns(analysis))
     rows = [[column.value(row) for column in columns] for row in analysis.rows]
@@ -131,7 +133,8 @@ def _metric_column(name: str, label: str, divisor: float) -> Column:
 
 
 def _rounded(value: float) -> float | int:
-    rounded = float(f"{value:.5g}")
+    """Four significant digits, but no digit before the point is lost."""
+    rounded = float(f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}")
     return int(rounded) if rounded.is_integer() else rounded
 
 
@@ -160,22 +163,6 @@ def shared_conditions(analysis: Analysis) -> str:
     )
 
 
-def skips_by_reason(analysis: Analysis) -> list[tuple[str, int, str]]:
-    """(reason, how many cells, which batches and blocks), the most frequent first."""
-    found: dict[str, list[Cell]] = {}
-    for _, skipped in analysis.skipped:
-        found.setdefault(skipped.reason, []).append(skipped.cell)
-    most_first = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [(reason, len(cells), _which(cells)) for reason, cells in most_first]
-
-
-def _which(cells: list[Cell]) -> str:
-    batches = sorted({cell.batch_size for cell in cells})
-    blocks = sorted({cell.block_length for cell in cells if cell.block_length is not None})
-    text = f"batch {listed(batches)}"
-    return text + (f"; block {listed(blocks)}" if blocks else "; autoregressive")
-
-
 def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]:
     """What was run, as names and values."""
     plan = run.plan
@@ -199,6 +186,8 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         entries.append((key.replace("_", " "), listed(values) or "none"))
     for key in ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype"):
         entries.append((key.replace("_", " "), listed(list(dict.fromkeys(getattr(cell, key) for cell in cells)))))
+    options = dict.fromkeys(fact for cell in cells for fact in _flat("", cell.options))
+    entries.append(("options", ", ".join(f"{name} {value}" for name, value in options) or "none"))
     kernels = Counter(
         f"{name}: {value}" for r in run.final.values() for one in r.rounds[:1] for name, value in one.resolved.items()
     )
@@ -220,6 +209,6 @@ def environments(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(f"{path}.{key}", inner)
+            yield from _flat(f"{path}.{key}" if path else str(key), inner)
     else:
         yield path, "unknown" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -50,7 +50,7 @@ def listed(items: Sequence[object]) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith("ch") else "s")
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith(("ch", "s")) else "s")
 
 
 def lead(speedup: float) -> str:

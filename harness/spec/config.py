@@ -6,6 +6,7 @@ They stay unfrozen because Hydra cannot compose over nested frozen ones. `check`
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -121,6 +122,7 @@ class SuiteConfig:
     seed: int = 0
     repeat_prompts: bool = False
     launcher: str = "inline"
+    shard: str = "1/1"  # i/n: measure the i-th of n shares of the groups, for n machines
     fresh: bool = False
     retry_failed: bool = False
     results_dir: str = "results"
@@ -163,6 +165,10 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
         where = f"axes.{axis.name}"
         if not values:
             raise ConfigError(f"{where}: the list is empty, so the suite has no cell; expected at least one value")
+        kind = int if isinstance(_AXIS_RULES.get(axis.name), int) else str
+        for value in values:
+            if not isinstance(value, kind):  # OmegaConf lets lists and dictionaries into a list of numbers
+                raise ConfigError(f"{where}: {str(value)[:80]!r} is not one value; expected a list such as [a,b]")
         if len(set(values)) < len(values):
             raise ConfigError(f"{where}: {values} names a value twice")
         rule = _AXIS_RULES.get(axis.name)
@@ -183,10 +189,26 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
         raise ConfigError(
             f"protocol.warmup_rounds: {config.protocol.warmup_rounds} is out of range; expected 0 or more"
         )
+    for name in ("request_timeout_s", "load_timeout_s"):
+        if not getattr(config.protocol, name) > 0:  # NaN is not
+            raise ConfigError(f"protocol.{name}: {getattr(config.protocol, name)} is out of range; expected above 0")
     if not 0 <= config.seed < 2**31:
         raise ConfigError(f"seed: {config.seed} is out of range; expected a whole number from 0 to {2**31 - 1}")
+    shard_of(config.shard)
     _check_excludes(config.exclude)
     _check_honesty(config)
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """(i, n) of "i/n".
+
+    Raises:
+        ConfigError: it is written otherwise, or i is not one of 1 to n.
+    """
+    numbers = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
+        raise ConfigError(f"shard: {text!r} is no share; expected i/n with i from 1 to n, for example shard=2/3")
+    return int(numbers[1]), int(numbers[2])
 
 
 def _check_excludes(excludes: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from harness.spec.config import ConfigError, ModelSource
 
 # What can change a measured value. Analysis and report may change without opening a new run.
 _MEASURING_SOURCE = ("engine", "harness/records", "harness/spec", "harness/measuring")
+_PICKLES = (".bin", ".pt", ".pth")
 _SAMPLE_BYTES, _SAMPLES_PER_FILE = 4096, 64
 
 
@@ -44,7 +45,9 @@ def weights_hash(source: ModelSource, shape: ModelConfig, seed: int) -> str:
     digest = hashlib.sha256()
     paths = sorted(directory.glob("*.safetensors"))
     if not paths:
-        raise ConfigError(f"model.path: {directory} holds no *.safetensors file")
+        pickles = sorted(p.name for suffix in _PICKLES for p in directory.glob(f"*{suffix}"))
+        found = f"; {pickles[0]} is a pickle, which is never read: convert it to safetensors" if pickles else ""
+        raise ConfigError(f"model.path: {directory} holds no *.safetensors file{found}")
     try:
         for path in sorted(directory.glob("*.json")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())

@@ -6,7 +6,7 @@ Pure functions: no device is touched, and nothing is imported that a laptop lack
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from engine.config import ModelConfig
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, content_hash
 from harness.records.types import to_json as cell_to_json
-from harness.spec.config import Axes, ConfigError, SuiteConfig
+from harness.spec.config import Axes, ConfigError, SuiteConfig, shard_of
 from harness.spec.data import RANDOM_IDS, PromptSet, load_prompts
 from harness.spec.floor import Prediction, predict, shape_of
 
@@ -66,9 +66,42 @@ class Plan:
         return grouped
 
     @property
+    def shares(self) -> dict[str, int]:
+        """Group id -> which share of `shard` it falls into, counted from 1.
+
+        The heaviest group goes first to the lightest share, so that no two shares differ by more than one group.
+        """
+        _, count = shard_of(self.config.shard)
+        work = {name: sum(work_of(planned) for planned in group) for name, group in self.groups.items()}
+        loads = [0.0] * count
+        shares = {}
+        for name in sorted(work, key=lambda name: -work[name]):  # stable: plan order among equals
+            lightest = loads.index(min(loads))
+            loads[lightest] += work[name]
+            shares[name] = lightest + 1
+        return shares
+
+    @property
+    def own_groups(self) -> list[list[PlannedCell]]:
+        """The groups that this command measures: whole ones, because twins share a process."""
+        own, _ = shard_of(self.config.shard)
+        shares = self.shares
+        return [group for name, group in self.groups.items() if shares[name] == own]
+
+    @property
     def predicted_s(self) -> float | None:
-        times = [planned.predicted_s for planned in self.cells]
-        return None if None in times else sum(t or 0.0 for t in times)
+        return predicted_s_of(self.cells)
+
+
+def work_of(planned: PlannedCell) -> float:
+    """How long a cell takes against others: its predicted seconds, or its passes where the device has no roofs."""
+    return planned.predicted_s or float(sum(planned.prediction.passes.values()))
+
+
+def predicted_s_of(cells: Iterable[PlannedCell]) -> float | None:
+    """Seconds to measure these cells; None where one of them has no prediction."""
+    times = [planned.predicted_s for planned in cells]
+    return None if None in times else sum(t or 0.0 for t in times)
 
 
 def build(config: SuiteConfig) -> Plan:
@@ -183,11 +216,12 @@ def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
 
 def to_json(plan: Plan) -> dict[str, Any]:
     """The plan as `plan --json` prints it and as plan.json in the run directory keeps it."""
-    config = plan.config
+    config, shares = plan.config, plan.shares
     return {
         "plan_schema": PLAN_SCHEMA,
         "suite": config.name,
         "run_id": plan.run_id,
+        "shard": config.shard,
         "description": config.description,
         "device": asdict(config.device),
         "model": {
@@ -197,9 +231,10 @@ def to_json(plan: Plan) -> dict[str, Any]:
         },
         "protocol": asdict(config.protocol),
         "seed": config.seed,
+        "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
         "provenance": plan.provenance,
         "predicted_s": plan.predicted_s,
-        "cells": [_planned_json(p) for p in plan.cells],
+        "cells": [{**_planned_json(p), "share": shares[p.group_id]} for p in plan.cells],
         "skipped": [
             {"cell_id": s.cell.cell_id, "cell": cell_to_json(s.cell), "reason": s.reason} for s in plan.skipped
         ],

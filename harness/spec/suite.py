@@ -86,11 +86,15 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
             raise ConfigError(f"{word!r}: expected KEY=VALUE, for example suite=smoke or axes.batch_size=[1,4]")
         try:
             parsed.append(OverridesParser.create().parse_override(word))
-        except HydraException:
+        except (HydraException, ValueError, RecursionError):  # the last two: endless digits, endless brackets
             raise ConfigError(
-                f"{word!r}: cannot be read as KEY=VALUE; quote values that hold spaces or commas"
+                f"{_short(word)!r}: cannot be read as KEY=VALUE; quote values that hold spaces or commas"
             ) from None
     return parsed
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= 200 else f"{word[:200]}..."
 
 
 def _check_override(override: Override, config_dir: str | None) -> None:

@@ -36,6 +36,11 @@ ENVIRONMENT = Environment(
     },
     circumstance={"load_1min": 0.5, "affinity_cpus": 8},
 )
+# What is no status of its own: how the record says it.
+SPECIAL = {
+    "pruned": ("oom", "pruned: batch 4 of the same line ran out of memory"),
+    "interrupted": ("error", "interrupted: its process ended"),
+}
 PASS_S, POSITION_S, PREFILL_S = 0.010, 0.0001, 0.020
 
 
@@ -69,7 +74,7 @@ class Scenario:
     worker: str = "1-a"
     display_name: str = "Made-up GPU 80 GB"
     pass_s: Callable[[Cell], float] = usual_pass_s
-    outcome: Callable[[Cell, int], str] = always_ok  # a status, or "absent" for a cell without a record
+    outcome: Callable[[Cell, int], str] = always_ok  # a status, one of SPECIAL, or "absent": a cell without a record
     rename: Callable[[Cell], Cell] = no_change  # names that no suite could have
     reason: str = "made-up reason"
     warnings: tuple[str, ...] = ()
@@ -152,7 +157,9 @@ def records_of(scenario: Scenario, plan: Plan, run_id: str) -> list[Record]:
 
 
 def record_of(scenario: Scenario, cell: Cell, launch: int, run_id: str, status: str = "ok", attempt: int = 1) -> Record:
-    rounds = tuple(round_of(scenario, cell, launch, i) for i in range(scenario.rounds)) if status == "ok" else ()
+    count = {"ok": scenario.rounds, "interrupted": 2}.get(status, 0)
+    rounds = tuple(round_of(scenario, cell, launch, i) for i in range(count))
+    status, reason = SPECIAL.get(status, (status, None if status == "ok" else scenario.reason))
     return Record(
         run_id=run_id,
         cell=cell,
@@ -161,7 +168,7 @@ def record_of(scenario: Scenario, cell: Cell, launch: int, run_id: str, status: 
         attempt=attempt,
         worker=scenario.worker,
         status=status,  # type: ignore[arg-type]
-        reason=None if status == "ok" else scenario.reason,
+        reason=reason,
         rounds=rounds,
         counters={"expert_hits": [[4, 6], [8, 5]]} if status == "ok" else {},
         discarded=scenario.discarded,

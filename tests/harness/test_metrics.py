@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,19 @@ def straggler_share(one: Json, cell: Json, entry: Json) -> float:
     return (paid - done) / paid
 
 
+def post_eos_waste(one: Json, cell: Json, entry: Json) -> float:
+    blocks = len(one["block_s"]) * (cell["block_length"] or 1)  # computed for every row until the last one is done
+    return sum(blocks - tokens for tokens in one["useful_tokens"]) / (blocks * len(one["useful_tokens"]))
+
+
+def canvas_fill(one: Json, cell: Json, entry: Json) -> float | None:
+    if cell["decoding"] == "autoregressive":
+        return None
+    # a row runs its first canvas and every one that begins before its end
+    own = [math.ceil(tokens / cell["block_length"]) * cell["block_length"] for tokens in one["useful_tokens"]]
+    return mean([tokens / positions for tokens, positions in zip(one["useful_tokens"], own, strict=True)])
+
+
 def floor_share(one: Json, cell: Json, entry: Json) -> float | None:
     floor = 0.0
     for kind, executed in one["passes"].items():
@@ -102,6 +116,8 @@ EXPECTED: dict[str, Callable[[Json, Json, Json], float | None]] = {
     "tpf_total": lambda one, cell, entry: tokens_per(one, sum(one["passes"].values()) - one["passes"]["prefill"]),
     "useful_tokens_per_row": lambda one, cell, entry: mean(one["useful_tokens"]),
     "straggler_share": straggler_share,
+    "post_eos_waste": post_eos_waste,
+    "canvas_fill": canvas_fill,
     "floor_share": floor_share,
     "device_s": lambda one, cell, entry: one["device_s"],
     "device_share": lambda one, cell, entry: one["device_s"] / one["wall_s"],
@@ -193,6 +209,8 @@ def measured_round(**changes: Any) -> tuple[Any, CellPlan]:
         ("device_s", {"device_s": None, "missing": {"device_s": "no GPU"}}, "no GPU"),
         ("floor_share", {"passes": {"verify": 3}}, "no verify pass"),
         ("straggler_share", {"useful_tokens": (), "steps_per_canvas": ()}, "no step counts"),
+        ("canvas_fill", {"steps_per_canvas": (), "missing": {"steps_per_canvas": "a server"}}, "a server"),
+        ("post_eos_waste", {"raw_tokens": 0}, "no value"),
         ("useful_tokens_per_row", {"useful_tokens": ()}, "no value"),
     ],
 )
@@ -207,3 +225,11 @@ def test_a_faster_pass_gives_more_tokens_per_second(tmp_path: Path) -> None:
     assert all(
         (a.value("useful_tok_s") or 0) < (b.value("useful_tok_s") or 0) for a, b in zip(slow, quick, strict=True)
     )
+
+
+def test_two_canvases_of_which_one_row_needs_one_are_wasted_and_filled_as_written_out_here() -> None:
+    """Rows of 100 and 300 useful tokens in canvases of 256: two canvases run, the first row takes part in one."""
+    one, planned = measured_round(useful_tokens=(100, 300), raw_tokens=4 * 256, steps_per_canvas=((4, 0), (3, 8)))
+    planned = dataclasses.replace(planned, cell=dataclasses.replace(planned.cell, block_length=256))
+    assert METRICS["post_eos_waste"].compute(one, planned) == 1 - 400 / 1024
+    assert METRICS["canvas_fill"].compute(one, planned) == (100 / 256 + 300 / 512) / 2

@@ -89,6 +89,12 @@ def test_the_latest_attempt_is_final(tmp_path: Path) -> None:
     assert final[(CELL.cell_id, 0)].attempt == 2
 
 
+def test_a_clock_that_jumps_back_changes_nothing_about_which_attempt_is_final(tmp_path: Path) -> None:
+    written(tmp_path, record(attempt=1, status="error", reason="x", started_at="2030-01-01T00:00:00"), worker="a")
+    written(tmp_path, record(attempt=2, started_at="1970-01-01T00:00:00"), worker="b")
+    assert store.read_records(tmp_path).final[(CELL.cell_id, 0)].attempt == 2
+
+
 def test_the_same_attempt_twice_is_kept_apart(tmp_path: Path) -> None:
     written(tmp_path, record(worker="a"), worker="a")
     written(tmp_path, record(worker="b"), worker="b")

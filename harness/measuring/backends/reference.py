@@ -154,6 +154,8 @@ class ReferenceBackend:
         generation = self._model.config.generation
         start = [] if generation.bos_id is None else [generation.bos_id]
         rows = [(start + tokenizer.encode(text, add_special_tokens=False).ids)[:T] for text in texts]
+        if not all(rows):
+            raise ConfigError("model: its tokenizer.json gives no token for a prompt; it does not fit")
         largest = max(max(row) for row in rows)
         if largest >= self._model.config.vocab_size:
             vocab = self._model.config.vocab_size

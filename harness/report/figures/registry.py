@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from harness.report.figures import heat_map, steps, throughput
+from harness.report.figures import canvases, heat_map, steps, throughput
 from harness.report.figures.base import FigureKind
 
 FIGURES = (
     FigureKind(name="throughput", question=throughput.QUESTION, draw=throughput.throughput),
     FigureKind(name="speedup", question=heat_map.QUESTION, draw=heat_map.heat_map),
     FigureKind(name="steps", question=steps.QUESTION, draw=steps.steps),
+    FigureKind(name="canvases", question=canvases.QUESTION, draw=canvases.canvases),
 )

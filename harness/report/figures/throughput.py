@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from harness.analysis.crossover import Crossing, Line, line_key, lines_of
 from harness.analysis.rows import MISSING, CellRow
-from harness.records.types import BLOCK_DIFFUSION
+from harness.records.types import BLOCK_DIFFUSION, PRUNED
 from harness.report import svg
 from harness.report.figures.base import (
     Figure,
@@ -116,10 +116,12 @@ def _answer(part: Slice, best: Line | None) -> str:
         why = row.missing.get("speedup_vs_ar", "")
         return f"{with_setting} it gives {value} useful tok/s at batch {row.cell.batch_size}; no comparison: {why}."
     at_ends = [f"at batch {size} {lead_of(summary)}" for size, summary in (speedups[0], speedups[-1])]
-    if len(speedups) == 1:
-        return f"{with_setting}, {at_ends[0]}; no other batch was compared."
     full = [row.cell.batch_size for row in best.cells if row.status == "oom"]
     memory = f"; out of memory at batch {listed(full)}" if full else ""
+    pruned = [row.cell.batch_size for row in best.cells if row.status == PRUNED]
+    memory += f", so batch {listed(pruned)} was not tried" if pruned else ""
+    if len(speedups) == 1:
+        return f"{with_setting}, {at_ends[0]}; no other batch was compared{memory}."
     return f"{with_setting}, {_crossings(best)}: {'; '.join(at_ends)}{memory}."
 
 

@@ -1,0 +1,239 @@
+"""The page in a real browser: nothing that it is given runs or leaves, the table works, and both themes draw."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile import HOSTILE, hostile_scenario
+from PIL import Image, ImageStat
+from synthetic import Scenario, write_run
+
+from harness.analysis.analyse import analyse
+from harness.analysis.run_data import load_run
+from harness.records.types import Cell
+from harness.report.frame import build_page
+from harness.report.wording import plain
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Nothing of the browser's own may look like the page's: no updates, no sync, no first-run pages.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser with a profile of its own."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is in the dev extra")
+    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
+        yield started
+        started.close()
+
+
+@dataclass
+class Visit:
+    """An open page and all that it did besides showing itself."""
+
+    page: Any
+    requests: list[str] = field(default_factory=list)  # beside the page's own
+    said: list[str] = field(default_factory=list)  # console, errors, dialogs
+
+    def rows(self, column: str) -> list[str]:
+        """The texts that the table shows in the column with this label."""
+        labels = self.page.locator("#table thead button").all_inner_texts()
+        return list(self.page.locator(f"#table tbody td:nth-child({labels.index(column) + 1})").all_inner_texts())
+
+    @property
+    def count(self) -> str:
+        return str(self.page.locator("#count").inner_text())
+
+
+Open = Callable[..., Visit]
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Iterator[Open]:
+    contexts = []
+
+    def load(html: str, scheme: str = "light") -> Visit:
+        path = tmp_path / "page.html"
+        path.write_text(html, encoding="utf-8")
+        context = browser.new_context(color_scheme=scheme, viewport={"width": 1100, "height": 900})
+        contexts.append(context)
+        one = Visit(page=context.new_page())
+
+        def guard(route: Any) -> None:
+            if route.request.url == path.as_uri():
+                route.continue_()
+            else:
+                one.requests.append(route.request.url)
+                route.abort()
+
+        context.route("**/*", guard)
+        one.page.on("console", lambda message: one.said.append(message.text))
+        one.page.on("pageerror", lambda error: one.said.append(str(error)))
+        one.page.on("dialog", lambda dialog: (one.said.append(dialog.message), dialog.dismiss()))
+        one.page.goto(path.as_uri())
+        return one
+
+    yield load
+    for context in contexts:
+        context.close()
+
+
+def outcome(cell: Cell, launch: int) -> str:
+    return {4: "oom", 16: "pruned", 32: "error"}.get(cell.batch_size, "ok") if cell.block_length == 256 else "ok"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page of 64 planned and 2 skipped cells, some of which came to nothing."""
+    axes = {"batch_size": [1, 2, 4, 8, 16, 32], "stopping": ["adaptive"], "num_steps": [4, 8, 12, 16, 32]}
+    exclude = [{"batch_size": [2], "block_length": [256], "num_steps": [4, 8], "reason": "not asked"}]
+    run_dir = write_run(tmp_path_factory.mktemp("run"), Scenario(axes=axes, exclude=exclude, outcome=outcome))
+    return build_page(analyse([load_run(run_dir)]))
+
+
+# What the page is given
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_runs_nothing_and_is_shown_as_text(visit: Open, tmp_path: Path, name: str) -> None:
+    run_dir = write_run(tmp_path, hostile_scenario(name), plan_changes={"suite": name, "description": name})
+    opened = visit(build_page(analyse([load_run(run_dir)])))
+    for link in opened.page.locator("summary, [data-filter], [data-copy], #table thead button").all():
+        link.click()
+    assert (opened.said, opened.requests) == ([], [])
+    assert opened.page.evaluate("document.scripts.length") == 2
+    assert opened.page.locator("img, b, [onerror], [onmouseover]").count() == 0
+    assert plain(name).encode(errors="replace") in opened.page.locator("main").text_content().encode(errors="replace")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_table_shows_a_hostile_name_to_the_letter(visit: Open, tmp_path: Path, name: str) -> None:
+    opened = visit(build_page(analyse([load_run(write_run(tmp_path, hostile_scenario(name)))])))
+    letters = [ord(letter) for letter in name]  # a lone surrogate could not be sent to the browser as text
+    shown = "codes => [...document.querySelectorAll('#table td')].filter(cell => cell.textContent.includes(%s)).length"
+    assert opened.page.evaluate(shown % "String.fromCharCode(...codes)", letters) > 0
+
+
+def test_the_policy_stops_a_script_that_is_not_the_pages_own(visit: Open, page: str) -> None:
+    opened = visit(page.replace("</main>", "<script>document.title = 'ran'</script></main>"))
+    assert opened.page.title() == "canvasbench: made_up"
+    assert any("Content Security Policy" in line for line in opened.said)
+
+
+def test_the_policy_stops_what_would_leave_the_page(visit: Open, page: str) -> None:
+    opened = visit(page)
+    refused = opened.page.evaluate("fetch('http://example.invalid/').then(() => 'sent', () => 'refused')")
+    assert (refused, opened.requests) == ("refused", [])
+
+
+def test_the_page_asks_for_nothing_and_complains_about_nothing(visit: Open, page: str) -> None:
+    opened = visit(page)
+    assert (opened.said, opened.requests) == ([], [])
+
+
+# The table
+
+
+def test_a_page_of_the_table_has_fifty_rows_and_the_next_has_the_rest(visit: Open, page: str) -> None:
+    opened = visit(page)
+    assert (len(opened.rows("status")), opened.count) == (50, "1 to 50 of 66 cells")
+    opened.page.click("#next")
+    assert (len(opened.rows("status")), opened.count) == (16, "51 to 66 of 66 cells")
+    assert opened.page.locator("#next").is_disabled()
+    opened.page.click("#previous")
+    assert opened.count == "1 to 50 of 66 cells"
+
+
+def test_a_column_sorts_down_and_then_up(visit: Open, page: str) -> None:
+    opened = visit(page)
+    button = opened.page.locator("#table thead button", has_text="useful tok/s")
+    button.click()
+    falling = [float(text.split(" ")[0].replace(",", "")) for text in opened.rows("useful tok/s") if text]
+    button.click()
+    rising = [float(text.split(" ")[0].replace(",", "")) for text in opened.rows("useful tok/s") if text]
+    assert falling == sorted(falling, reverse=True)
+    assert rising == sorted(rising)
+    assert falling[0] > rising[0]
+
+
+def test_a_filter_keeps_the_rows_that_have_its_values(visit: Open, page: str) -> None:
+    opened = visit(page)
+    opened.page.fill("#filter", "batch_size=2|8 decoding=block_diffusion")
+    assert set(opened.rows("batch")) == {"2", "8"}
+    assert opened.count == "1 to 20 of 20 cells"
+
+
+def test_a_filter_that_nothing_matches_shows_no_row(visit: Open, page: str) -> None:
+    opened = visit(page)
+    opened.page.fill("#filter", "no such cell")
+    assert (opened.rows("status"), opened.count) == ([], "0 cells")
+
+
+@pytest.mark.parametrize("status", ["oom", "pruned", "error", "skipped"])
+def test_a_status_in_the_list_of_reasons_leads_to_its_cells(visit: Open, page: str, status: str) -> None:
+    opened = visit(page)
+    line = opened.page.locator(".reasons tr", has=opened.page.get_by_role("link", name=status, exact=True))
+    count = int(line.locator("td").nth(1).inner_text())
+    line.get_by_role("link").click()
+    assert opened.rows("status") == [status] * count
+
+
+# Themes
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_themes_draw_every_figure(visit: Open, page: str, scheme: str) -> None:
+    figures = visit(page, scheme).page.locator("figure svg")
+    assert figures.count() == 4
+    for figure in figures.all():
+        picture = Image.open(io.BytesIO(figure.screenshot())).convert("L")
+        paper = ImageStat.Stat(picture).median[0]
+        assert paper > 200 if scheme == "light" else paper < 60
+        dark, light = picture.getextrema()
+        assert light - dark > 150
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_text_of_the_page_is_hard_to_read(visit: Open, page: str, scheme: str) -> None:
+    """WCAG's contrast of at least 4.5 between each text and the nearest background behind it."""
+    faint = visit(page, scheme).page.evaluate(
+        """() => {
+            const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+            const light = (rgb) => {
+                const [r, g, b] = rgb.slice(0, 3).map((v) => (v / 255 <= 0.03928 ? v / 255 / 12.92
+                    : ((v / 255 + 0.055) / 1.055) ** 2.4));
+                return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+            };
+            const behind = (element) => {
+                for (let e = element; e; e = e.parentElement) {
+                    const colour = parse(getComputedStyle(e).backgroundColor);
+                    if (colour.length < 4 || colour[3] > 0) return colour;
+                }
+                return [255, 255, 255];
+            };
+            const texts = [...document.querySelectorAll("p, li, td, th, dt, dd, span, strong, h1, h2, h3, a, code")];
+            return texts.filter((e) => e.textContent.trim() && e.checkVisibility()).filter((e) => {
+                const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))];
+                return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
+            }).map((e) => e.textContent.slice(0, 60));
+        }"""
+    )
+    assert faint == []
