@@ -86,7 +86,7 @@ class Supervisor:
         with self._signals():
             try:
                 while jobs:
-                    self._run_worker(jobs)
+                    self._run_worker([job for job in jobs if job.launch == jobs[0].launch])  # a launch is a process
                     if self._stops:
                         raise KeyboardInterrupt
                     jobs = self._jobs()

@@ -70,6 +70,12 @@ def test_every_planned_cell_and_launch_has_one_record(tmp_path: Path) -> None:
     assert len(progress.cells) == progress.todo == 12
 
 
+def test_every_launch_is_a_process_of_its_own(tmp_path: Path) -> None:
+    supervise(tmp_path, "protocol.launches=2")
+    workers = {(r.launch, r.worker) for r in store.read_records(tmp_path).records}
+    assert len(workers) == len({worker for _, worker in workers}) == 2
+
+
 def test_the_same_command_again_starts_no_worker_and_changes_nothing(tmp_path: Path) -> None:
     supervise(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
