@@ -116,11 +116,14 @@ def _project() -> dict[str, Any]:
 def _git(*args: str) -> str | None:
     if not (_ROOT / ".git").exists():
         return None
-    try:
-        done = subprocess.run(["git", "-C", str(_ROOT), *args], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    for _ in range(3):  # a git that was killed says nothing of the project, and its answer is part of run_id
+        try:
+            done = subprocess.run(["git", "-C", str(_ROOT), *args], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        if done.returncode >= 0:
+            return done.stdout.strip() if done.returncode == 0 else None
+    return None
 
 
 def _version(package: str) -> str | None:

@@ -273,3 +273,18 @@ def test_nothing_finished_is_lost_over_fifty_kills_at_random_moments(tmp_path: P
     assert set(final) == planned
     assert not any(record.is_interrupted for record in final.values())
     assert not list(run_dir.glob("rounds-*"))
+
+
+def test_a_git_that_is_killed_once_does_not_open_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = environment.collect().stack
+    run, calls = subprocess.run, []
+
+    def killed_first(*args: object, **kwargs: object) -> object:
+        calls.append(args)
+        if len(calls) == 1:
+            return subprocess.CompletedProcess(args, -signal.SIGKILL, "", "")
+        return run(*args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", killed_first)
+    assert environment.collect().stack == before
+    assert calls or not (ROOT / ".git").exists()
