@@ -93,13 +93,16 @@ def qualifiers(analysis: Analysis) -> list[str]:
             "quality, of adaptive stopping or of how many steps a model needs. Untrained routers also choose their "
             "experts degenerately, which flatters the speed."
         )
-    if any(row.cell.stopping == "fixed" for row in analysis.rows):
-        found.append("The headline is the fastest setting, chosen for speed alone: fixed steps say nothing of quality.")
-    return found + [
+    ranges = [
         _chosen_from(headline, len(analysis.headlines) > 1)
         for headline in analysis.headlines
         if len(headline.speedups_at_batch) > 1
     ]
+    is_fixed = any(row.cell.stopping == "fixed" for row in analysis.rows)
+    if ranges or is_fixed:
+        alone = ", chosen for speed alone: fixed steps say nothing of quality." if is_fixed else "."
+        found.append(" ".join([f"The headline is the fastest setting{alone}", *ranges]))
+    return found
 
 
 def _chosen_from(headline: Headline, names_device: bool) -> str:
