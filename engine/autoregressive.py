@@ -69,7 +69,7 @@ def _next_token(
     real_BT: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Run the new tokens through the model and choose the next one of each row, (B, 1)."""
-    logits_BV = model.causal_logits(ids_BT, cache, real_BT, last_only=True)[:, 0]
+    logits_BV = model.causal_logits(ids_BT, cache, real_BT, last=1)[:, 0]
     with ranges.SAMPLE():
         if request.temperature == 0:
             token_B1 = logits_BV.argmax(dim=-1, keepdim=True)

@@ -140,11 +140,11 @@ class Model(nn.Module):
         self._causal(ids_BT, cache, real_BT, only_cache=True)
 
     def causal_logits(
-        self, ids_BT: torch.Tensor, cache: KVCache, real_BT: torch.Tensor | None = None, *, last_only: bool = False
+        self, ids_BT: torch.Tensor, cache: KVCache, real_BT: torch.Tensor | None = None, *, last: int | None = None
     ) -> torch.Tensor:
-        """Causal pass with a head, (B, T or 1, V) float32, capped in the model's dtype as Gemma 4 does."""
+        """Causal pass with a head on the `last` positions (None: all), float32, capped in the dtype as Gemma 4 does."""
         x_BTH = self._causal(ids_BT, cache, real_BT, only_cache=False)
-        return self._head(x_BTH[:, -1:] if last_only else x_BTH, cap_dtype=self.dtype)
+        return self._head(x_BTH if last is None else x_BTH[:, -last:], cap_dtype=self.dtype)
 
     def denoise(
         self, canvas_BL: torch.Tensor, cache: KVCache, conditioning_BLV: torch.Tensor | None = None

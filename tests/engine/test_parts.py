@@ -52,7 +52,7 @@ def test_passes_and_sampler_never_read_the_device(monkeypatch: pytest.MonkeyPatc
     model.denoise(step.canvas_BL, cache, step.conditioning_BLV.bfloat16())
     model.encode(step.argmax_BL, cache)
     stopped_B = sampling.AdaptiveStop(1, 0.005)(step.argmax_BL, step.entropy_BL)
-    token_B1 = sampling.draw(model.causal_logits(canvas[:, :1], cache, last_only=True)[:, 0].softmax(dim=-1), None)
+    token_B1 = sampling.draw(model.causal_logits(canvas[:, :1], cache, last=1)[:, 0].softmax(dim=-1), None)
     assert (stopped_B.shape, token_B1.shape) == ((2,), (2, 1))
     with pytest.raises(RuntimeError, match="meta"):
         stopped_B.tolist()
