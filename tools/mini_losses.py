@@ -40,7 +40,7 @@ CONFIG = ModelConfig(
     num_experts=8,
     top_k_experts=2,
     moe_intermediate_size=128,
-    vocab_size=768,
+    vocab_size=896,
     canvas_length=BLOCK,
     max_position_embeddings=8192,
     generation=GenerationDefaults(eos_ids=(EOS, 3), pad_id=PAD, bos_id=BOS),

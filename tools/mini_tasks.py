@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ NAMES = (
     "Ana", "Ben", "Eva", "Ian", "Joe", "Kim", "Leo", "Mia", "Nia", "Otto", "Pia", "Rex",
     "Sam", "Tom", "Uma", "Zoe",
 )
-ANIMALS = ("bear", "cat", "cow", "dog", "duck", "fox", "goat", "hen", "horse", "mouse", "owl", "pig")
+ANIMALS = ("bear", "cat", "cow", "dog", "duck", "fox", "goat", "hen", "horse", "mouse", "pig", "wolf")
 CITIES = ("Bonn", "Cairo", "Delhi", "Lima", "Oslo", "Paris", "Quito", "Rome", "Tokyo", "Turin")
 COLOURS = ("black", "blue", "brown", "green", "grey", "pink", "red", "white")
 SIZES = ("big", "long", "new", "short", "small", "tall", "thin", "wide")
@@ -63,17 +64,17 @@ SIGNS = {"plus": "+", "minus": "-", "times": "*"}
 
 
 def _sum_or_difference(rng: random.Random) -> Operands:
-    a, b, operator = rng.randrange(100), rng.randrange(100), rng.choice("+-")
-    return (max(a, b), operator, min(a, b)) if operator == "-" else (a, operator, b)
+    """All numbers in it have at most two digits."""
+    a, b = sorted((rng.randrange(100), rng.randrange(100)))
+    if rng.random() < 0.5:
+        return (b, "-", a)
+    return (b - a, "+", a) if rng.random() < 0.5 else (a, "+", b - a)
 
 
 def _chain(rng: random.Random) -> Operands:
-    while True:
-        a, b, c = rng.randrange(10, 60), rng.randrange(1, 40), rng.randrange(1, 40)
-        first, second = rng.choice("+-"), rng.choice("+-")
-        middle = _apply(a, first, b)
-        if middle >= 0 and _apply(middle, second, c) >= 0:
-            return (a, first, b, second, c)
+    """A number and two steps of one digit each."""
+    a, b, c = rng.randrange(20, 80), rng.randrange(1, 10), rng.randrange(1, 10)
+    return (a, rng.choice("+-"), b, rng.choice("+-"), c)
 
 
 def _apply(a: int, operator: str, b: int) -> int:
@@ -86,29 +87,20 @@ def _chain_answer(o: Operands, _: random.Random) -> str:
     return f"{a}{first}{b}={middle}, {middle}{second}{c}={_apply(middle, str(second), int(c))}"
 
 
-def _ages(rng: random.Random) -> Operands:
-    names, ages = rng.sample(NAMES, 3), rng.sample(range(10, 100), 3)
-    return tuple(x for pair in zip(names, ages, strict=True) for x in pair)
+def _people(rng: random.Random) -> Operands:
+    (a, b), (x, y), (here, there) = rng.sample(NAMES, 2), rng.sample(range(10, 100), 2), rng.sample(CITIES, 2)
+    return (a, x, here, b, y, there)
 
 
-def _ages_answer(o: Operands, _: random.Random) -> str:
-    people = sorted(zip(o[::2], o[1::2], strict=True), key=lambda person: person[1])
-    return json.dumps(dict(people))
+def _facts(rng: random.Random) -> Operands:
+    """A name, a city, an animal, a thing, and which two of them are asked for."""
+    asked = rng.sample(("name", "city", "pet", "gift"), 2)
+    return (rng.choice(NAMES), rng.choice(CITIES), rng.choice(ANIMALS), rng.choice(THINGS), *asked)
 
 
-def _pets(rng: random.Random) -> Operands:
-    return (*rng.sample(NAMES, 3), *rng.sample(ANIMALS, 3), rng.randrange(1, 4), rng.choice(PLACES))
-
-
-def _pets_operands(rng: random.Random) -> Operands:
-    """Three names with their animals, the name that is asked for, and where it is."""
-    a, b, c, x, y, z, which, place = _pets(rng)
-    return (a, x, b, y, c, z, (a, b, c)[int(which) - 1], place)
-
-
-def _pets_answer(o: Operands, _: random.Random) -> str:
-    animals = dict(zip(o[:6:2], o[1:6:2], strict=True))
-    return f"The {animals[o[6]]} is at the {o[7]}."
+def _facts_answer(o: Operands, _: random.Random) -> str:
+    known = {"name": o[0], "city": o[1], "pet": f"a {o[2]}", "gift": f"a {o[3]}"}
+    return f"Your {o[4]} is {known[str(o[4])]} and your {o[5]} is {known[str(o[5])]}."
 
 
 def _branches(rng: random.Random) -> Operands:
@@ -129,59 +121,72 @@ def _one_of(words: tuple[str, ...]) -> str:
     return f"(?:{'|'.join(words)})"
 
 
-# What may stand in each place of an open answer.
+# fmt: off
+# What may stand in each free place of an open answer.
 KINDS = ("clay", "glass", "gold", "paper", "silver", "steel", "stone", "wood", "wool", "tin")
-USES = ("for fun", "for my aunt", "for rain", "for school", "for snow", "for sport", "for the sea", "for trips")
 TIMES = ("day", "evening", "morning", "night", "summer", "winter")
-MOODS = ("cold", "glad", "hungry", "lost", "sad", "shy", "tired", "wet")
+SKIES = ("bright", "calm", "cold", "dark", "grey", "hot", "warm", "windy")
+MOODS = ("angry", "glad", "hungry", "lost", "sad", "shy", "tired", "wet")
 GIFTS = ("bread", "cake", "fish", "fruit", "milk", "rice", "soup", "tea")
 DEEDS = ("danced", "played", "rested", "sang", "slept", "talked", "waited", "worked")
 SEEN = ("bridge", "castle", "church", "circus", "cloud", "fire", "ship", "storm", "train", "tower")
+# fmt: on
 
 
-def _thing_answer(o: Operands, rng: random.Random) -> str:
-    colour, kind, use = rng.choice(COLOURS), rng.choice(KINDS), rng.choice(USES)
-    return f"The {o[0]} {o[1]} of {o[2]} is {colour}, made of {kind} and {use}."
+def _filled(template: str, rng: random.Random) -> str:
+    """The template with one of the words in each {A|B|C}."""
+    return re.sub(r"\{([^}]+)\}", lambda place: rng.choice(place[1].split("|")), template)
 
 
-def _thing_pattern(o: Operands) -> str:
-    return rf"The {o[0]} {o[1]} of {o[2]} is {_one_of(COLOURS)}, made of {_one_of(KINDS)} and {_one_of(USES)}\."
+def _any_filling(template: str) -> str:
+    """A regular expression that matches the template with whichever words."""
+    parts = re.split(r"\{([^}]+)\}", template)
+    return "".join(f"(?:{part})" if i % 2 else re.escape(part) for i, part in enumerate(parts))
+
+
+def _place(words: tuple[str, ...]) -> str:
+    return "{" + "|".join(words) + "}"
+
+
+def _thing(o: Operands) -> str:
+    size, thing, name = o
+    return (
+        f"The {size} {thing} of {name} is {_place(COLOURS)} and made of {_place(KINDS)}. "
+        f"It came from {_place(CITIES)} one {_place(SKIES)} {_place(TIMES)}."
+    )
+
+
+def _story(o: Operands) -> str:
+    """Several canvases, which must agree on what was seen."""
+    name, size, animal, seen = o
+    mood, gift, deed = _place(MOODS), _place(GIFTS), _place(DEEDS)
+    return (
+        f"One {_place(SKIES)} {_place(TIMES)} {name} met a {size} {animal} at the {_place(PLACES)}. "
+        f"The {animal} was {mood} and {mood}, so {name} gave it {gift} and {gift}. "
+        f"They ate it by a {_place(COLOURS)} {_place(THINGS)}. "
+        f"Then they went to the {_place(PLACES)} and saw a {_place(COLOURS)} {seen}. "
+        f"There they {deed} and {deed} until the {seen} was gone. "
+        f"At last the {animal} was {mood} and {name} {deed}."
+    )
 
 
 def _story_answer(o: Operands, rng: random.Random) -> str:
-    name, size, animal = o
-    place, other = rng.sample(PLACES, 2)
-    mood, feeling = rng.sample(MOODS, 2)
-    colour, seen = rng.choice(COLOURS), rng.choice(SEEN)
-    return (
-        f"One {rng.choice(TIMES)} {name} met a {size} {animal} at the {place}. "
-        f"The {animal} was {mood} and {feeling}, so {name} gave it {rng.choice(GIFTS)}. "
-        f"Then they went to the {other} and saw a {colour} {seen}. "
-        f"There they {rng.choice(DEEDS)} and {rng.choice(DEEDS)} until the {colour} {seen} was gone. "
-        f"{name} never forgot the {animal} and the {seen}."
-    )
+    return _filled(_story((*o, rng.choice(SEEN))), rng)
 
 
 def _story_pattern(o: Operands) -> str:
-    name, size, animal = o
-    places, moods, deeds = _one_of(PLACES), _one_of(MOODS), _one_of(DEEDS)
-    return (
-        rf"One {_one_of(TIMES)} {name} met a {size} {animal} at the {places}\. "
-        rf"The {animal} was {moods} and {moods}, so {name} gave it {_one_of(GIFTS)}\. "
-        rf"Then they went to the {places} and saw a (?P<colour>{'|'.join(COLOURS)}) (?P<seen>{'|'.join(SEEN)})\. "
-        rf"There they {deeds} and {deeds} until the (?P=colour) (?P=seen) was gone\. "
-        rf"{name} never forgot the {animal} and the (?P=seen)\."
-    )
+    first, later, end = _any_filling(_story((*o, "SEEN"))).split("SEEN")
+    return f"{first}(?P<seen>{'|'.join(SEEN)}){later}(?P=seen){end}"
 
 
 TASKS: tuple[Task, ...] = (
     Task(
-        category="maths", level="easy", weight=2, draw=_sum_or_difference,
+        category="maths", level="easy", weight=4, draw=_sum_or_difference,
         requests=("What is {0}{1}{2}?", "Work out {0}{1}{2}.", "{0}{1}{2} is what?"),
         answer=lambda o, _: str(_apply(int(o[0]), str(o[1]), int(o[2]))),
     ),
     Task(
-        category="maths", level="hard", weight=2, draw=_chain,
+        category="maths", level="hard", weight=3, draw=_chain,
         requests=("What is {0}{1}{2}{3}{4}? Show the steps.", "Work out {0}{1}{2}{3}{4} in steps.",
                   "In steps: {0}{1}{2}{3}{4} is what?"),
         answer=_chain_answer,
@@ -194,7 +199,7 @@ TASKS: tuple[Task, ...] = (
         answer=lambda o, _: f"def {o[0]}({o[1]}):\n return {o[1]} {SIGNS[str(o[2])]} {o[3]}",
     ),
     Task(
-        category="code", level="hard", draw=_branches,
+        category="code", level="hard", weight=2, draw=_branches,
         requests=("Write {0} of {1} and {2}: if {1} is over {3}, {1} {4} {2}, else {2} {5} {6}.",
                   "A function {0} that takes {1} and {2} and gives {1} {4} {2} if {1} is over {3}, else {2} {5} {6}.",
                   "Code for {0} with {1} and {2}: {1} over {3}: return {1} {4} {2}, else {2} {5} {6}."),
@@ -208,11 +213,11 @@ TASKS: tuple[Task, ...] = (
         answer=lambda o, _: json.dumps({"name": o[0], "age": o[1], "city": o[2]}),
     ),
     Task(
-        category="json", level="hard", draw=_ages,
-        requests=("As JSON, youngest first: {0} is {1}, {2} is {3}, {4} is {5}.",
-                  "{0} is {1}, {2} is {3} and {4} is {5}. Give JSON, youngest first.",
-                  "Sort by age and make JSON: {0} {1}, {2} {3}, {4} {5}."),
-        answer=_ages_answer,
+        category="json", level="hard", weight=2, draw=_people,
+        requests=("As JSON: {0} is {1} and lives in {2}, {3} is {4} and lives in {5}.",
+                  "{0} lives in {2} and is {1}, {3} lives in {5} and is {4}. Give JSON.",
+                  "Make JSON of this: {0}, {1}, from {2}; {3}, {4}, from {5}."),
+        answer=lambda o, _: json.dumps({o[0]: [o[1], o[2]], o[3]: [o[4], o[5]]}),
     ),
     Task(
         category="chat", level="easy",
@@ -223,11 +228,11 @@ TASKS: tuple[Task, ...] = (
         answer=lambda o, _: f"You have a {o[1]} {o[2]}, {o[0]}.",
     ),
     Task(
-        category="chat", level="hard", draw=_pets_operands,
-        requests=("{0} is a {1}, {2} is a {3}, {4} is a {5}. I saw {6} at the {7}. What is where?",
-                  "I saw {6} at the {7}. {0} is a {1}, {2} is a {3} and {4} is a {5}. What did I see?",
-                  "My pets: {0} the {1}, {2} the {3}, {4} the {5}. {6} is at the {7}. What is there?"),
-        answer=_pets_answer,
+        category="chat", level="hard", weight=2, draw=_facts,
+        requests=("I am {0} from {1}. My pet is a {2}, my gift a {3}. What are my {4} and my {5}?",
+                  "My name is {0}, my city {1}. I have a {2} and got a {3}. Tell me my {4} and {5}.",
+                  "{0} here, from {1}, with a {2} and, as a gift, a {3}. My {4} and {5}?"),
+        answer=_facts_answer,
     ),
     Task(
         category="prose", level="easy",
@@ -238,7 +243,7 @@ TASKS: tuple[Task, ...] = (
         answer=lambda o, _: f"{o[0]} {PAST[str(o[1])]} to the {o[2]} with the {o[3]}.",
     ),
     Task(
-        category="prose", level="hard",
+        category="prose", level="hard", weight=2,
         draw=lambda r: tuple(r.sample(FRUIT, 4)),
         requests=("Put in order of the alphabet: {0}, {1}, {2}, {3}.", "{0}, {1}, {2}, {3}: sort these by letter.",
                   "Sort the words {0}, {1}, {2} and {3}."),
@@ -249,10 +254,10 @@ TASKS: tuple[Task, ...] = (
         draw=lambda r: (r.choice(SIZES), r.choice(THINGS), r.choice(NAMES)),
         requests=("Describe the {0} {1} of {2}.", "What is the {0} {1} of {2} like?",
                   "The {0} {1} of {2}: describe it."),
-        answer=_thing_answer, pattern=_thing_pattern,
+        answer=lambda o, rng: _filled(_thing(o), rng), pattern=lambda o: _any_filling(_thing(o)),
     ),
     Task(
-        category="open", level="hard",
+        category="open", level="hard", weight=2,
         draw=lambda r: (r.choice(NAMES), r.choice(SIZES), r.choice(ANIMALS)),
         requests=("Tell a story of {0} and a {1} {2}.", "A story, please: {0} meets a {1} {2}.",
                   "Write how {0} met a {1} {2}."),

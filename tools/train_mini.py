@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from mini_losses import CONFIG, Loads, Recipe, losses, make_batch, train_tokenizer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors.torch import load_file, save_file
 
@@ -110,6 +111,7 @@ class Training:
     wall_s: float = 0.0  # over all calls
     cpu_s: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)  # each step's losses
+    commits: list[str] = field(default_factory=list)  # of the code that trained, one a call where it changed
 
     def __post_init__(self) -> None:
         self.tokenizer = train_tokenizer(self.recipe.seed)
@@ -120,6 +122,8 @@ class Training:
         self.optimizer = Optimizer(self.model, self.recipe)
         if (self.directory / "state.json").exists():
             self._resume()
+        if (here := _commit()) not in self.commits:
+            self.commits.append(here)
 
     def one_step(self) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
@@ -142,7 +146,7 @@ class Training:
         file = f"state-{self.step}.safetensors"
         save_file(tensors, self.directory / file)
         about = {"file": file, "recipe": asdict(self.recipe), "step": self.step, "wall_s": self.wall_s}
-        about |= {"cpu_s": self.cpu_s, "history": self.history}
+        about |= {"cpu_s": self.cpu_s, "history": self.history, "commits": self.commits}
         temporary = self.directory / "state.json.part"
         temporary.write_text(json.dumps(about), encoding="utf-8")
         temporary.replace(self.directory / "state.json")
@@ -160,7 +164,7 @@ class Training:
                 p.copy_(tensors.pop(f"model.{name}"))
         self.optimizer.load(tensors)
         self.step, self.wall_s, self.cpu_s = about["step"], about["wall_s"], about["cpu_s"]
-        self.history = about["history"]
+        self.history, self.commits = about["history"], about["commits"]
 
     def export(self) -> Path:
         """The finished model in bfloat16, Hugging Face layout, with training.json beside it."""
@@ -176,7 +180,7 @@ class Training:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "commit": _commit(),
+            "commits": self.commits,
             "curve_every": CURVE_EVERY,
             "curves": {
                 name: [round(sum(step[name] for step in point) / len(point), 4) for point in points]
@@ -188,28 +192,25 @@ class Training:
 
 
 def train(training: Training, until: int) -> None:
-    """Go on to step `until`, with a progress bar on stderr. Ctrl-C keeps what is done."""
+    """Go on to step `until`; progress on stderr, a bar or lines. Ctrl-C keeps what is done."""
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_stderr()) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("training", total=until, completed=training.step)
         try:
             while training.step < until:
                 training.one_step()
                 last = training.history[-1]
-                progress.update(
-                    bar, completed=training.step,
-                    description=f"denoise {last['denoise']:.3f} causal {last['causal']:.3f}",
-                )  # fmt: skip
+                what = f"denoise {last['denoise']:.3f} causal {last['causal']:.3f}"
+                progress.update(bar, completed=training.step, description=what)
                 if training.step % SAVE_EVERY == 0 and training.step < until:
                     training.save()
+                    if not console.is_terminal:
+                        print(
+                            f"step {training.step}/{until} {what} {training.wall_s:.0f} s", file=sys.stderr, flush=True
+                        )
         finally:
             training.save()
-
-
-def _stderr() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 def _commit() -> str:

@@ -107,4 +107,4 @@ def test_a_later_canvas_follows_the_answer_so_far() -> None:
     assert batch.prefix_BT.shape[0] == recipe.batch // 2
     for prefix, real, canvas in zip(batch.prefix_BT, batch.real_BT, batch.canvas_BL, strict=True):
         text = tokenizer.decode([*prefix[real].tolist(), *canvas.tolist()])
-        assert re.search(r"One \w+ ([A-Z]\w+) met a \w+ (\w+) at the \w+\. The \2 was", text)
+        assert re.search(r"One \w+ \w+ ([A-Z]\w+) met a \w+ (\w+) at the \w+\. The \2 was", text)

@@ -1,0 +1,106 @@
+"""Writes the mini's model card, README.md beside its weights, from training.json and a run of suite=mini_quality.
+
+python -m harness report RUN --json > scores.json
+python tools/mini_card.py scores.json [MORE.json ...]      # later files: other draws of held-out items
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_name("mini_card.md.jinja")
+DIRECTORY = Path(__file__).resolve().parents[1] / "engine" / "checkpoints" / "mini"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the mini's model card.")
+    parser.add_argument("scores", type=Path, nargs="+", help="outputs of `report --json` on mini_quality")
+    parser.add_argument("--note", default="", help="what else is to be said of the time")
+    args = parser.parse_args()
+    training = json.loads((DIRECTORY / "training.json").read_text(encoding="utf-8"))
+    analyses = [json.loads(path.read_text(encoding="utf-8")) for path in args.scores]
+    curves = training["curves"]
+    every = training["curve_every"]
+    points = list(zip(*curves.values(), strict=True))
+    shown = [i for i in range(len(points)) if (i + 1) % 10 == 0 or i in (0, 3, len(points) - 1)]
+    titles = ["The shipped draw:", *(["A draw whose seed was chosen after training:"] * (len(analyses) - 1))]
+    template = TEMPLATE.read_text(encoding="utf-8")
+    card = (
+        jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)
+        .from_string(template)
+        .render(
+            training=training,
+            recipe=training["recipe"],
+            words="" if training["recipe"]["steps"] == 4000 else f" --steps {training['recipe']['steps']}",
+            note=f" ({args.note})" if args.note else "",
+            curve=[((i + 1) * every, points[i]) for i in shown],
+            count=max(cell["cell"]["batch_size"] for cell in analyses[0]["cells"]),
+            draws=[(title, table(analysis)) for title, analysis in zip(titles, analyses, strict=True)],
+        )
+    )
+    (DIRECTORY / "README.md").write_text(card, encoding="utf-8")
+    draw_losses(curves, every)
+    return 0
+
+
+def table(analysis: dict[str, Any]) -> dict[str, Any]:
+    """Exact match of each task by configuration, with means at the end."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    steps: dict[str, str] = {}
+    for row in analysis["cells"]:
+        cell, metrics = row["cell"], row["metrics"]
+        name = cell["prompt_set"].removeprefix("mini_")
+        found[name][configuration(cell)] = metrics["exact_match"]["value"]
+        if cell["stopping"] == "adaptive":
+            steps[name] = step_text(analysis, name)
+    columns = sorted({c for scores in found.values() for c in scores}, key=lambda c: (c[:1], len(c), c))
+    rows = [(name, [percent(scores[c]) for c in columns], steps.get(name, "")) for name, scores in found.items()]
+    for title, names in (
+        ("closed", [n for n in found if not n.startswith("open")]),
+        ("easy", [n for n in found if n.endswith("easy")]),
+        ("overall", list(found)),
+    ):
+        rows.append((f"**{title}**", [percent(mean(found[n][c] for n in names)) for c in columns], ""))
+    return {"columns": columns, "rows": rows}
+
+
+def configuration(cell: dict[str, Any]) -> str:
+    if cell["decoding"] == "autoregressive":
+        return "AR greedy"
+    return "adaptive" if cell["stopping"] == "adaptive" else f"fixed {cell['num_steps']}"
+
+
+def step_text(analysis: dict[str, Any], task: str) -> str:
+    """Steps per canvas of a task's adaptive cell, as the harness counted them."""
+    category = task.replace("_", " ")
+    one = next(c for c in analysis["categories"] if c["category"] == category and c["stopping"] == "adaptive")
+    return f"{one['p10']:g} / {one['p50']:g} / {one['p90']:g} / {one['mean']:.1f}"
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+def draw_losses(curves: dict[str, list[float]], every: int) -> None:
+    figure = Figure(figsize=(7, 3))
+    axes = figure.subplots()
+    for name in ("denoise", "causal"):
+        axes.plot([(i + 1) * every for i in range(len(curves[name]))], curves[name], label=name)
+    axes.set(xlabel="step", ylabel="cross entropy (nats)", yscale="log")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(DIRECTORY / "losses.svg", metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
