@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +31,20 @@ class _Prepared:
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
     generator: torch.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenizer:
+    """The checkpoint's tokenizer as grading sees it."""
+
+    own: Any
+    eos_ids: tuple[int, ...]
+
+    def text(self, ids: Sequence[int]) -> str:
+        return str(self.own.decode(ids, skip_special_tokens=True))
+
+    def tokens(self, text: str) -> list[int]:
+        return list(self.own.encode(text, add_special_tokens=False).ids)
 
 
 class ReferenceBackend:
@@ -100,6 +114,7 @@ class ReferenceBackend:
             raw_tokens=out.output_ids.numel(),
             stop_reason=out.stop_reason,
             resolved=self._resolved(cell),
+            output_ids=_useful(out),
             peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) if on_gpu else None,
             peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device) if on_gpu else None,
             missing=missing,
@@ -109,6 +124,10 @@ class ReferenceBackend:
         with _device_errors(), observe(self._model) as seen:
             self._request(cell, prepared)
         return {"kinds": seen.kinds, "expert_hits": seen.expert_hits, "entropies_nats": seen.entropies}
+
+    def tokenizer(self) -> _Tokenizer | None:
+        own = self._model.tokenizer
+        return None if own is None else _Tokenizer(own, self._model.config.generation.eos_ids)
 
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
         return _MARKS[stage](index)
@@ -165,6 +184,12 @@ class ReferenceBackend:
         ids_BT = torch.tensor([[generation.pad_id] * (T - len(row)) + row for row in rows])
         mask_BT = torch.tensor([[False] * (T - len(row)) + [True] * len(row) for row in rows])
         return ids_BT, mask_BT
+
+
+def _useful(out: api.Generation) -> list[Any]:
+    """Each row's useful ids on the host."""
+    rows = out.output_ids.cpu().numpy()
+    return [row[:count] for row, count in zip(rows, out.useful_tokens.tolist(), strict=True)]
 
 
 def _sampler(cell: Cell) -> str:
