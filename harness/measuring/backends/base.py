@@ -86,7 +86,11 @@ class Backend(Protocol):
     def count(self, cell: Cell, prepared: Any) -> dict[str, Any]:
         """Counters of the same request, untimed.
 
-        kinds: [pass] denoise or decode; expert_hits: [pass][layer] distinct experts; entropies_nats: [step][row] mean.
+        Whatever the backend can tell: kinds: [pass] denoise or decode; expert_hits: [pass][layer] distinct experts;
+        entropies_nats: [step][row] mean; settled_steps: [canvas][row][position] the step, counted from 1, from which on
+        a useful position's likeliest token never changed; output_ids: [row][position] useful tokens; nll_nats: [row]
+        mean negative log-likelihood of the useful tokens under the same weights in causal mode. Of settled_steps and
+        output_ids the first eight rows.
         """
 
     def tokenizer(self) -> Tokenizer | None:
