@@ -79,7 +79,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
     status, reason = _status(records)
     metrics, missing = {}, {}
     for metric in METRICS.values():
-        summary, why = summary_of(metric, planned, [r for r in records if r is not None and r.status == "ok"], run)
+        summary, why = summary_of(metric, planned, run)
         if summary is None:
             missing[metric.name] = why
         else:

@@ -61,6 +61,11 @@ class Run:
         length = self.plan["model"].get("trained_canvas_length")
         return int(length) if length else None
 
+    def ok_records(self, cell_id: str) -> list[Record]:
+        """The cell's records that ended well, launch after launch."""
+        records = (self.final.get((cell_id, launch)) for launch in range(int(self.plan["protocol"]["launches"])))
+        return [record for record in records if record is not None and record.status == "ok"]
+
     @property
     def device_name(self) -> str:
         device = self.plan["device"]

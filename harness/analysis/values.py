@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -15,24 +15,22 @@ from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
 TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
 
 
-def summary_of(metric: Metric, planned: CellPlan, records: Sequence[Record], run: Run) -> tuple[Summary | None, str]:
-    """The metric over these records of a cell, or None and why there is none."""
-    by_launch, reasons = values_of(metric, planned, records, run)
+def summary_of(metric: Metric, planned: CellPlan, run: Run) -> tuple[Summary | None, str]:
+    """The metric over a cell's finished rounds, or None and why there is none."""
+    by_launch, reasons = values_of(metric, planned, run)
     if not by_launch:
         return None, reasons[0] if reasons else "no finished round"
     summarised = summarise_share if metric.scope == "share" else summarise
     return summarised(list(by_launch.values()), metric.unit), ""
 
 
-def values_of(
-    metric: Metric, planned: CellPlan, records: Sequence[Record], run: Run
-) -> tuple[dict[int, list[Any]], list[str]]:
+def values_of(metric: Metric, planned: CellPlan, run: Run) -> tuple[dict[int, list[Any]], list[str]]:
     """Launch -> what each of its rounds gave, a number or its rows' shares; and why other rounds gave nothing."""
     by_launch: dict[int, list[Any]] = {}
     reasons = []
-    for record in records:
+    for record in run.ok_records(planned.cell_id):
         try:
-            for inputs in _inputs(metric, planned, record, run):
+            for inputs in inputs_of(metric, planned, record, run):
                 try:
                     value = _shares(metric, *inputs) if metric.scope == "share" else metric.compute(*inputs)
                 except Missing as why:
@@ -57,7 +55,12 @@ def prompt_of(round: Round, row: int, cell: Cell) -> tuple[Any, ...]:
     return (cell.prompt_set, round.prompt_ids[row]) if round.prompt_ids else (cell.prompt_set, round.seed, row)
 
 
-def _inputs(metric: Metric, planned: CellPlan, record: Record, run: Run) -> Iterator[tuple[Any, ...]]:
+def inputs_of(metric: Metric, planned: CellPlan, record: Record, run: Run) -> Iterator[tuple[Any, ...]]:
+    """What the metric's function gets, once or for each round of the record.
+
+    Raises:
+        Missing: what it is compared with is not there.
+    """
     if metric.scope == "record":
         yield record, planned
     elif metric.scope == "most_steps":

@@ -198,7 +198,11 @@ def round_of(scenario: Scenario, cell: Cell, launch: int, index: int) -> Round:
         canvases = -(-max(useful) // cell.block_length)
         adaptive = cell.stopping == "adaptive"
         by_row = [
-            [dice.randint(2, cell.num_steps) if adaptive else cell.num_steps for _ in range(canvases)] for _ in useful
+            [
+                dice.randint(min(2, cell.num_steps), cell.num_steps) if adaptive else cell.num_steps
+                for _ in range(canvases)
+            ]
+            for _ in useful
         ]
         steps = [
             [n if k * cell.block_length < tokens else 0 for k, n in enumerate(row)]
@@ -224,7 +228,7 @@ def round_of(scenario: Scenario, cell: Cell, launch: int, index: int) -> Round:
         stop_reason="length",
         resolved={"backend": "made up"},
         peak_allocated_bytes=10**9 + cell.batch_size * 10**6,
-        missing={"peak_device_bytes": "made-up device"},
+        missing={"peak_device_bytes": "made-up device", "exact": f"prompt set {cell.prompt_set} has no checkers"},
         **answers_of(scenario, cell, index),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
+from harness.analysis import settling
 from harness.analysis.metrics.registry import Missing, Part, metric, present
 from harness.analysis.run_data import CellPlan
 from harness.records.types import AUTOREGRESSIVE, Record, Round
@@ -50,12 +51,11 @@ def left_to_right(record: Record, planned: CellPlan) -> float:
     """
     if planned.cell.decoding == AUTOREGRESSIVE:
         raise Missing("autoregressive decoding has no canvas")
-    from scipy.stats import kendalltau
-
-    rows = [row for canvas in _counted("settled_steps", record) for row in canvas if len(set(row)) > 1]
-    if not rows:
+    _counted("settled_steps", record)
+    tau = settling.left_to_right(settling.settled_rows(record))
+    if tau is None:
         raise Missing("all positions of a canvas settle at once")
-    return mean(float(kendalltau(range(len(row)), row, method="asymptotic").statistic) for row in rows)
+    return tau
 
 
 def _counted(name: str, record: Record) -> list[Any]:
