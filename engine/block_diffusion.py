@@ -81,6 +81,8 @@ def _denoise_canvas(
             new = _denoise(model, cache, request, canvas_BL, last, schedule_N[step])
             last = _freeze(frozen_B, last, new) if last is not None and any(frozen) else new
             canvas_BL = last.canvas_BL
+            if model.seen is not None:
+                model.seen.argmax(step, last.argmax_BL)
             if stop is not None:
                 with ranges.STOP_CHECK():
                     frozen_B = frozen_B | stop(last.argmax_BL, last.entropy_BL)

@@ -1,6 +1,6 @@
-"""Counters for an untimed round: how many experts each pass really read, and how uncertain each step was.
+"""Counters for an untimed round: experts that passes really read, how uncertain steps were, when positions settled.
 
-Legend: B batch, N tokens, K experts per token.
+Legend: B batch, L block length, N tokens, K experts per token.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 
+MOST_ROWS = 8  # of a batch, of which single positions are kept: enough to see an order, and records stay small
+
 
 @dataclass(slots=True)
 class Seen:
@@ -20,11 +22,15 @@ class Seen:
     kinds: "denoise" or "decode" of each counted pass; prefill and commit are not counted.
     expert_hits: for each counted pass, the number of distinct experts that each layer read.
     entropies: for each denoising step, each row's mean entropy in nats.
+    settled_steps: for each canvas, for each of the first MOST_ROWS rows, for each position, the step, counted from 1,
+        from which on its likeliest token never changed.
     """
 
     kinds: list[str] = field(default_factory=list)
     expert_hits: list[list[int]] = field(default_factory=list)
     entropies: list[list[float]] = field(default_factory=list)
+    _settled_BL: list[torch.Tensor] = field(default_factory=list)  # one a canvas
+    _argmax_BL: torch.Tensor | None = None  # of the step before
     _counting: bool = False
 
     def begin(self, kind: str) -> None:
@@ -42,6 +48,19 @@ class Seen:
     def entropy(self, entropy_BL: torch.Tensor) -> None:
         """A denoising step saw these entropies."""
         self.entropies.append(entropy_BL.mean(dim=-1).tolist())
+
+    def argmax(self, step: int, argmax_BL: torch.Tensor) -> None:
+        """The likeliest tokens after a step, counted from 0, which begins a canvas."""
+        argmax_BL = argmax_BL[:MOST_ROWS]
+        if step == 0 or self._argmax_BL is None:
+            self._settled_BL.append(torch.ones_like(argmax_BL))
+        else:
+            self._settled_BL[-1][argmax_BL != self._argmax_BL] = step + 1
+        self._argmax_BL = argmax_BL
+
+    @property
+    def settled_steps(self) -> list[list[list[int]]]:
+        return [settled_BL.tolist() for settled_BL in self._settled_BL]
 
 
 class Observed(Protocol):

@@ -10,6 +10,7 @@ from typing import Any
 from harness.analysis.crossover import Line, lines_of
 from harness.analysis.headline import Headline, headline_of
 from harness.analysis.metrics import METRICS
+from harness.analysis.quality import IsoQuality, Setting, iso_quality_of, settings_of
 from harness.analysis.rows import INCOMPLETE_STATUSES, MISSING, CellRow, rows_of
 from harness.analysis.run_data import Run, SkippedCell
 from harness.records.types import FAILED_STATUSES, PRUNED
@@ -26,7 +27,17 @@ class Analysis:
     skipped: tuple[tuple[str, SkippedCell], ...]  # (run id, cell)
     lines: tuple[Line, ...]
     headlines: tuple[Headline, ...]  # one a run
+    settings: tuple[Setting, ...]  # of the runs that know of quality or of adaptive stopping
     warnings: tuple[str, ...]
+
+    @property
+    def iso_quality(self) -> list[IsoQuality]:
+        """Of every run and batch whose answers were graded."""
+        return [
+            one
+            for run_id in self.runs
+            for one in iso_quality_of([setting for setting in self.settings if setting.run_id == run_id])
+        ]
 
     @property
     def has_rows(self) -> bool:
@@ -79,6 +90,8 @@ class Analysis:
                 for run_id, s in self.skipped
             ],
             "crossovers": [line.to_json() for line in self.lines],
+            "settings": [setting.to_json() for setting in self.settings],
+            "iso_quality": [one.to_json() for one in self.iso_quality],
             "warnings": list(self.warnings),
         }
 
@@ -93,8 +106,16 @@ def analyse(runs: Sequence[Run]) -> Analysis:
         skipped=tuple((run_id, skipped) for run_id, run in by_id.items() for skipped in run.skipped),
         lines=tuple(lines_of(rows)),
         headlines=tuple(headline_of(run, run_id, rows) for run_id, run in by_id.items()),
+        settings=tuple(setting for run_id, run in by_id.items() for setting in _settings(run, run_id, rows)),
         warnings=tuple(_warnings(by_id)),
     )
+
+
+def _settings(run: Run, run_id: str, rows: Sequence[CellRow]) -> list[Setting]:
+    """Settings where they say more than their cells do: it takes another pass over all records."""
+    own = [row for row in rows if row.run_id == run_id]
+    says_more = any("exact_match" in row.metrics or row.cell.stopping == "adaptive" for row in own)
+    return settings_of(run, run_id, own) if says_more else []
 
 
 def _by_id(runs: Sequence[Run]) -> dict[str, Run]:

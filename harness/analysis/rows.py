@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.analysis.metrics import METRICS, Metric, Missing
+from harness.analysis.metrics import METRICS
 from harness.analysis.run_data import CellPlan, Run
-from harness.analysis.summary import Summary, summarise
+from harness.analysis.summary import Summary
+from harness.analysis.values import summary_of
 from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
 
 MISSING = "missing"  # planned, and no record
 # A cell is as bad as its worst launch.
 _WORST_FIRST = ("error", "timeout", MISSING, "oom", PRUNED, "unsupported", "ok")
 INCOMPLETE_STATUSES = (*FAILED_STATUSES, MISSING)
-# Twins may differ in these and in nothing else.
-TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
 UNBALANCED_RATIO = 1.25
 UNBALANCED, UNTRAINED_BLOCK = "unbalanced baseline", "not the trained block length"
 
@@ -81,7 +79,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
     status, reason = _status(records)
     metrics, missing = {}, {}
     for metric in METRICS.values():
-        summary, why = _summary(metric, planned, [r for r in records if r is not None and r.status == "ok"], run)
+        summary, why = summary_of(metric, planned, run)
         if summary is None:
             missing[metric.name] = why
         else:
@@ -116,70 +114,6 @@ def _status_of(record: Record | None) -> str:
     if record is None or record.is_interrupted:
         return MISSING
     return PRUNED if record.is_pruned else record.status
-
-
-def _summary(metric: Metric, planned: CellPlan, records: list[Record], run: Run) -> tuple[Summary | None, str]:
-    """The metric over these records, or None and why there is none."""
-    by_launch, reasons = [], []
-    for record in records:
-        values = []
-        try:
-            for inputs in _inputs(metric, planned, record, run):
-                try:
-                    values.append(metric.compute(*inputs))
-                except Missing as why:
-                    reasons.append(str(why))
-        except Missing as why:
-            reasons.append(str(why))
-        if values:
-            by_launch.append(values)
-    if by_launch:
-        return summarise(by_launch, metric.unit), ""
-    return None, reasons[0] if reasons else "no finished round"
-
-
-def _inputs(metric: Metric, planned: CellPlan, record: Record, run: Run) -> Iterator[tuple[Any, ...]]:
-    if metric.scope == "record":
-        yield record, planned
-    elif metric.scope == "round":
-        for round in record.rounds:
-            yield round, planned
-    else:
-        twin = twin_record(record, planned, run)
-        by_index = {round.index: round for round in twin.rounds}
-        for round in record.rounds:
-            other = by_index.get(round.index)
-            if other is not None and other.seed == round.seed:
-                yield round, other
-
-
-def twin_record(record: Record, planned: CellPlan, run: Run) -> Record:
-    """What the same process measured of the autoregressive twin, whichever attempt that was.
-
-    Raises:
-        Missing: the cell has no twin, its twin gave nothing in this process, or the two differ in more than they may.
-    """
-    if planned.cell.decoding == AUTOREGRESSIVE:
-        raise Missing("it is the baseline itself")
-    if planned.twin_id is None:
-        wanted = planned.cell.twin.cell_id
-        reason = next((s.reason for s in run.skipped if s.cell_id == wanted), "it is not in the plan")
-        raise Missing(f"no autoregressive twin: {reason}")
-    twin = run.by_process.get((planned.twin_id, record.launch, record.worker))
-    if twin is None:
-        last = run.final.get((planned.twin_id, record.launch))
-        ended = f"ended in {last.status}" if last is not None and last.status != "ok" else "was not measured"
-        raise Missing(f"its autoregressive twin {ended} in the same process")
-    differing = differing_keys(record.cell, twin.cell)
-    if differing:
-        raise Missing(f"refused: the pair differs in {', '.join(differing)}")
-    return twin
-
-
-def differing_keys(cell: Cell, other: Cell) -> list[str]:
-    """Fields in which two cells differ although twins may not."""
-    names = [f.name for f in fields(Cell) if f.name not in TWIN_KEYS]
-    return [name for name in names if getattr(cell, name) != getattr(other, name)]
 
 
 def _marked(row: CellRow, twin: CellRow | None, run: Run) -> CellRow:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
-from harness.records.types import Cell, Environment, Record
+from harness.records.types import Cell, Environment, Record, canonical_json, to_json
 from harness.spec.plan import PLAN_SCHEMA
 
 
@@ -42,6 +43,7 @@ class Run:
     records: RunRecords
     final: dict[tuple[str, int], Record]  # (cell_id, launch) -> the latest attempt's record
     by_process: dict[tuple[str, int, str], Record]  # (cell_id, launch, worker) -> what that process measured, if ok
+    most_steps: dict[str, CellPlan]  # steps_key -> of the cells that it holds together, the one with the most steps
     environments: dict[str, Environment]
     warnings: tuple[str, ...]
 
@@ -58,6 +60,11 @@ class Run:
         """The canvas length that the weights were trained with; None where the model has none."""
         length = self.plan["model"].get("trained_canvas_length")
         return int(length) if length else None
+
+    def ok_records(self, cell_id: str) -> list[Record]:
+        """The cell's records that ended well, launch after launch."""
+        records = (self.final.get((cell_id, launch)) for launch in range(int(self.plan["protocol"]["launches"])))
+        return [record for record in records if record is not None and record.status == "ok"]
 
     @property
     def device_name(self) -> str:
@@ -92,6 +99,7 @@ def load_run(run_dir: Path) -> Run:
         records=records,
         final=final,
         by_process={(r.cell_id, r.launch, r.worker): r for r in oldest_first},
+        most_steps=_most_steps(cells),
         environments=environments,
         warnings=(
             *_elsewhere(plan, len(planned) - len(cells)),
@@ -99,6 +107,16 @@ def load_run(run_dir: Path) -> Run:
             *_warnings(records, final, {c.cell_id for c in planned}, environments),
         ),
     )
+
+
+def steps_key(cell: Cell) -> str:
+    """Equal for cells that differ in num_steps alone."""
+    return canonical_json(to_json(replace(cell, num_steps=None)))
+
+
+def _most_steps(cells: Sequence[CellPlan]) -> dict[str, CellPlan]:
+    diffusion = [planned for planned in cells if planned.cell.num_steps is not None]
+    return {steps_key(planned.cell): planned for planned in sorted(diffusion, key=lambda one: one.cell.num_steps or 0)}
 
 
 def _read_plan(path: Path) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.measuring import host_memory
-from harness.measuring.backends.base import Backend, OutOfMemory, Unsupported
+from harness.measuring.backends.base import Answer, Backend, OutOfMemory, Unsupported
+from harness.measuring.quality import graded
 from harness.records.journal import Unfinished, now_utc
 from harness.records.types import Cell, Record, Round, Status
-from harness.spec.data import PromptSet
+from harness.spec.data import Prompt, PromptSet
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,6 +25,7 @@ class LiveCell:
     attempt: int
     worker: str
     prompts: PromptSet
+    num_rounds: int  # of the protocol
     seed: int
     on_cpu: bool
     status: Status = "ok"
@@ -45,18 +47,20 @@ class LiveCell:
 
     def warm_up(self, backend: Backend, index: int) -> None:
         """One untimed request with the first round's seed."""
-        prepared = backend.prepare(self.cell, self._texts(0), self.seed)
+        prepared = self._prepared(backend, 0)
         with backend.mark("warmup", index):
             backend.generate(self.cell, prepared)
 
     def measure(self, backend: Backend, index: int) -> None:
         """One timed request with seed + index."""
-        prepared = backend.prepare(self.cell, self._texts(index), self.seed + index)
-        self.rounds.append(_timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu))
+        prepared = self._prepared(backend, index)
+        round, answer = _timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu)
+        asked = self._asked(index)
+        self.rounds.append(graded(round, self.prompts, asked, answer.output_ids, backend.tokenizer()))
 
     def count(self, backend: Backend) -> None:
         """The first round's request once more, untimed, for what would disturb a timed one."""
-        self.counters = backend.count(self.cell, backend.prepare(self.cell, self._texts(0), self.seed))
+        self.counters = backend.count(self.cell, self._prepared(backend, 0))
 
     def unfinished(self) -> Unfinished:
         """The newest round, for the journal."""
@@ -90,17 +94,25 @@ class LiveCell:
             seed=self.seed,
         )
 
-    def _texts(self, index: int) -> tuple[str, ...]:
-        """One prompt a row: a seeded order of the set, repeated where the set is smaller; () for random ids.
+    def _prepared(self, backend: Backend, index: int) -> Any:
+        texts = tuple(prompt.text for prompt in self._asked(index))
+        return backend.prepare(self.cell, texts, self.seed + index)
 
-        The same for every cell of a batch size, so that twins answer the same prompts.
+    def _asked(self, index: int) -> list[Prompt]:
+        """The prompt of each row: a stretch of the set in a seeded order, with its start over; [] for random ids.
+
+        Rounds begin at even distances, so that together they ask as many different prompts as they can. Every cell of a
+        batch size gets the same, so that twins answer the same prompts; a larger batch has those of a smaller one, too.
         """
-        order = list(self.prompts.texts)
-        random.Random(self.seed + index).shuffle(order)
-        return tuple(order[i % len(order)] for i in range(self.cell.batch_size)) if order else ()
+        order = list(self.prompts.prompts)
+        random.Random(self.seed).shuffle(order)
+        start = index * len(order) // self.num_rounds
+        return [order[(start + row) % len(order)] for row in range(self.cell.batch_size)] if order else []
 
 
-def _timed_round(backend: Backend, cell: Cell, prepared: Any, index: int, seed: int, on_cpu: bool) -> Round:
+def _timed_round(
+    backend: Backend, cell: Cell, prepared: Any, index: int, seed: int, on_cpu: bool
+) -> tuple[Round, Answer]:
     tracks_host = on_cpu and host_memory.reset_peak()
     gc.collect()
     gc.disable()  # a collection inside the round would be charged to whichever cell it hits
@@ -121,7 +133,7 @@ def _timed_round(backend: Backend, cell: Cell, prepared: Any, index: int, seed: 
         answer = replace(answer, peak_device_bytes=host_memory.peak_bytes())
     if answer.peak_device_bytes is None:
         missing["peak_device_bytes"] = "not known: no reading of the whole device or process"
-    return Round(
+    round = Round(
         index=index,
         seed=seed,
         wall_s=wall_s,
@@ -141,3 +153,4 @@ def _timed_round(backend: Backend, cell: Cell, prepared: Any, index: int, seed: 
         peak_device_bytes=answer.peak_device_bytes,
         missing=missing,
     )
+    return round, answer

@@ -70,6 +70,7 @@ class Session:
             attempt=attempt,
             worker=self.worker,
             prompts=self.plan.prompts[planned.cell.prompt_set],
+            num_rounds=self.plan.config.protocol.rounds,
             seed=self.plan.config.seed,
             on_cpu=self.plan.config.device.kind == "cpu",
         )

@@ -70,8 +70,16 @@ class RecordWriter:
             self.path.unlink()
 
 
+def _grades_are_missing(data: dict[str, Any]) -> dict[str, Any]:
+    """1 -> 2: rounds say which prompts they answered and how well."""
+    new = ("prompt_ids", "categories", "exact", "token_accuracy")
+    why = dict.fromkeys(new, "not kept by record_schema 1")
+    rounds = [{**one, **dict.fromkeys(new), "missing": {**(one.get("missing") or {}), **why}} for one in data["rounds"]]
+    return {**data, "rounds": rounds, "record_schema": 2}
+
+
 # record_schema -> a pure function that upgrades a line's JSON by one version.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _grades_are_missing}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -131,7 +139,7 @@ def _read_line(where: str, line: bytes, found: RunRecords, rounds: bool) -> None
         if not rounds:
             data |= {"rounds": [], "counters": {}}
         found.records.append(record_from_json(data))
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         found.warnings.append(f"{where}: skipped a torn or foreign line ({error})")
 
 

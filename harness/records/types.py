@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 CELL_SCHEMA = 1
-RECORD_SCHEMA = 1
+RECORD_SCHEMA = 2
 
 BLOCK_DIFFUSION = "block_diffusion"
 AUTOREGRESSIVE = "autoregressive"
@@ -91,6 +91,10 @@ class Round:
     passes: executed model calls by kind. steps_per_canvas: algorithmic steps, one row of the batch after another.
     useful_tokens: per row; with eos respected up to and including the first EOS, never more than requested.
     raw_tokens: positions computed over the whole batch (whole canvases).
+    prompt_ids, categories: which prompt each row answered, and what kind of prompt that is.
+    exact: per row, 1 if the answer is right, else 0; None where the prompt has no checker.
+    token_accuracy: per row, the share of the expected answer's tokens, its end of sequence included, that stand at the
+        right place; None where the prompt has no expected answer.
     """
 
     index: int
@@ -107,6 +111,10 @@ class Round:
     raw_tokens: int
     stop_reason: str
     resolved: dict[str, str]  # kernels and dtypes that really ran
+    prompt_ids: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = None
+    exact: tuple[int | None, ...] | None = None
+    token_accuracy: tuple[float | None, ...] | None = None
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     peak_device_bytes: int | None = None
@@ -185,6 +193,7 @@ _FIELD_NAMES: dict[type, tuple[str, ...]] = {
 _FIELD_TYPES: dict[type, dict[str, str]] = {
     kind: {f.name: str(f.type) for f in fields(kind)} for kind in (Cell, Round, Record, Environment)
 }
+_ROUND_LISTS = tuple(name for name, kind in _FIELD_TYPES[Round].items() if kind.startswith("tuple["))
 _PLAIN_TYPES: dict[str, type] = {"int": int, "str": str, "Status": str}
 
 
@@ -214,8 +223,7 @@ def cell_from_json(data: Any) -> Cell:
 
 def round_from_json(data: Any) -> Round:
     """Raises ValueError as record_from_json does."""
-    lists = ("block_s", "step_s", "steps_per_canvas", "useful_tokens", "throttle_reasons")
-    round: Round = _build(Round, _tuples(data, *lists))
+    round: Round = _build(Round, _tuples(data, *_ROUND_LISTS))
     return round
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.crossover import Line
 from harness.analysis.headline import Headline
+from harness.analysis.quality import IsoQuality, quality, speed
 from harness.records.types import BLOCK_DIFFUSION
 from harness.report.wording import (
     AUTOREGRESSIVE_NAME,
     BLOCK_DIFFUSION_NAME,
     batch,
+    counted,
     interval,
     is_clear,
     lead,
@@ -80,6 +83,26 @@ def _beyond(line: Line | None) -> str:
     return f"; {loser} loses its lead at a batch of about {places}"
 
 
+def at_equal_quality(iso: IsoQuality) -> str:
+    """Who is faster among settings that are as good as autoregressive decoding, or how near the best one comes."""
+    assert iso.autoregressive.exact_match is not None
+    theirs = iso.autoregressive.exact_match
+    where = f"At batch {iso.best.cell.batch_size}, on the same {counted(theirs.n_prompts or 0, 'prompt')}"
+    if iso.reached is None:
+        return (
+            f"{where}, no configuration reaches the quality of autoregressive decoding ({percent(theirs.value)} exact "
+            f"match): the nearest of {iso.num_compared}, {setting(iso.best.cell)}, has {percent(quality(iso.best))} "
+            f"at a speed-up of {ratio(speed(iso.best))}."
+        )
+    assert iso.reached.speedup_vs_ar is not None
+    fastest = iso.reached
+    return (
+        f"{where} and at no less exact match, {lead_of(iso.reached.speedup_vs_ar)}: the fastest of the settings that "
+        f"are as good, {setting(fastest.cell)}, has {percent(quality(fastest))} at {ratio(speed(fastest))}, "
+        f"autoregressive decoding {percent(theirs.value)}."
+    )
+
+
 def qualifiers(analysis: Analysis) -> list[str]:
     """What a reader must know before believing the headline."""
     found = []
@@ -100,9 +123,33 @@ def qualifiers(analysis: Analysis) -> list[str]:
     ]
     is_fixed = any(row.cell.stopping == "fixed" for row in analysis.rows)
     if ranges or is_fixed:
-        alone = ", chosen for speed alone: fixed steps say nothing of quality." if is_fixed else "."
+        alone = f", chosen for speed alone: {_quality_of(analysis.headlines)}." if is_fixed else "."
         found.append(" ".join([f"The headline is the fastest setting{alone}", *ranges]))
-    return found
+    return [*found, *equal_quality(analysis)]
+
+
+def _quality_of(headlines: Sequence[Headline]) -> str:
+    """What is known of the quality of the settings that the headlines speak of."""
+    graded = [
+        (one.diffusion.metrics["exact_match"], one.autoregressive.metrics["exact_match"])
+        for one in headlines
+        if one.diffusion and one.autoregressive and "exact_match" in one.diffusion.metrics
+        if "exact_match" in one.autoregressive.metrics
+    ]
+    if not graded:
+        return "fixed steps say nothing of quality"
+    told = [f"{percent(ours.value)} exact match against {percent(theirs.value)}" for ours, theirs in graded]
+    return f"it has {listed(told)} of autoregressive decoding"
+
+
+def equal_quality(analysis: Analysis) -> list[str]:
+    """Of each run whose answers were graded: who is faster at equal quality, at the batch with the most prompts."""
+    told = []
+    for run_id in analysis.runs:
+        own = [iso for iso in analysis.iso_quality if iso.best.run_id == run_id]
+        if own:
+            told.append(at_equal_quality(max(own, key=lambda iso: (len(iso.best.prompts), -iso.best.cell.batch_size))))
+    return told
 
 
 def _chosen_from(headline: Headline, names_device: bool) -> str:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,11 @@ class Drawn:
 def build_page(analysis: Analysis) -> str:
     """The page. Texts from records and plans reach it as text, whatever they hold."""
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
-    parts = _headlines_first(analysis, slices_of(analysis))
+    parts = {is_wide: _headlines_first(analysis, slices_of(analysis, is_wide=is_wide)) for is_wide in (False, True)}
     table = tables.cell_table(analysis)
     ended_badly = outcomes.outcomes(analysis)
     keys = {column["key"] for column in table["columns"]}
+    sections = [(kind, _draw_all(kind, parts[kind.is_wide], keys), _more(parts[kind.is_wide])) for kind in FIGURES]
     template = _templates().get_template("page.html")
     return template.render(
         analysis=analysis,
@@ -54,8 +55,12 @@ def build_page(analysis: Analysis) -> str:
         headlines=[
             (headline, claims.verdict(headline), claims.tiles(headline, analysis)) for headline in analysis.headlines
         ],
-        sections=[(kind, _draw_all(kind, parts, keys)) for kind in FIGURES],
-        more_slices=counted(max(0, len(parts) - _MOST_SLICES), "more combination") if len(parts) > _MOST_SLICES else "",
+        sections=[section for section in sections if any(one.figure for one in section[1])],
+        not_drawn=[
+            (kind, list(dict.fromkeys(one.why_not for one in drawn)))
+            for kind, drawn, _ in sections
+            if not any(one.figure for one in drawn)
+        ],
         island=_island(table),
         num_cells=len(analysis.rows) + len(analysis.skipped),
         shared=tables.shared_conditions(analysis),
@@ -92,20 +97,27 @@ def _headlines_first(analysis: Analysis, parts: list[Slice]) -> list[Slice]:
 
 
 def _draw_all(kind: FigureKind, parts: list[Slice], keys: Collection[str]) -> list[Drawn]:
-    """A figure of each slice; the first of each run stands open: that of its headline."""
-    drawn = []
-    opened: set[str] = set()
-    for number, part in enumerate(parts[:_MOST_SLICES]):
-        figure, why_not = None, ""
-        try:
-            figure = kind.draw(part, f"{kind.name}-{number}")
-        except NotDrawn as reason:
-            why_not = str(reason)
-        rows = "" if figure is None else f"{figure.rows_filter} {tables.slice_filter(part, keys)}".strip()
-        is_open = part.run_id not in opened
-        drawn.append(Drawn(part=part, figure=figure, why_not=why_not, is_open=is_open, rows_filter=rows))
-        opened.add(part.run_id)
-    return drawn
+    """A figure of each slice. Of each run the first that could be drawn stands open, or the first if none could."""
+    drawn = [_draw(kind, part, f"{kind.name}-{number}", keys) for number, part in enumerate(parts[:_MOST_SLICES])]
+    best: dict[str, Drawn] = {}
+    for one in drawn:
+        if one.part.run_id not in best or (one.figure and not best[one.part.run_id].figure):
+            best[one.part.run_id] = one
+    return [replace(one, is_open=one is best[one.part.run_id]) for one in drawn]
+
+
+def _draw(kind: FigureKind, part: Slice, name: str, keys: Collection[str]) -> Drawn:
+    try:
+        figure = kind.draw(part, name)
+    except NotDrawn as reason:
+        return Drawn(part=part, figure=None, why_not=str(reason), is_open=False, rows_filter="")
+    rows_filter = f"{figure.rows_filter} {tables.slice_filter(part, keys)}".strip()
+    return Drawn(part=part, figure=figure, why_not="", is_open=False, rows_filter=rows_filter)
+
+
+def _more(parts: list[Slice]) -> str:
+    """How many slices a section leaves out."""
+    return counted(len(parts) - _MOST_SLICES, "more combination") if len(parts) > _MOST_SLICES else ""
 
 
 def _island(table: dict[str, Any]) -> Markup:

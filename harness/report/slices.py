@@ -1,4 +1,7 @@
-"""What one figure may show together: cells that differ in batch, block length, steps and decoding alone."""
+"""What one figure may show together: cells that differ in batch, block length, steps and decoding alone.
+
+Wide slices, for figures of quality and content, hold all prompt sets and stopping rules, too.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.crossover import line_key
+from harness.analysis.quality import Setting
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run, SkippedCell
 from harness.records.types import Cell
-from harness.report.wording import percent, plain, short
+from harness.report.wording import listed, percent, plain, short
 
 _DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
 _CONDITIONS = (
@@ -29,6 +33,7 @@ class Slice:
     stopping: str | None
     rows: tuple[CellRow, ...]
     skipped: tuple[SkippedCell, ...]
+    settings: tuple[Setting, ...] = ()  # of its rows
     title: str = ""
 
     @property
@@ -53,42 +58,47 @@ class Slice:
         return f"{block_length}*" if self.is_untrained(block_length) else str(block_length)
 
 
-def slices_of(analysis: Analysis) -> list[Slice]:
+def slices_of(analysis: Analysis, *, is_wide: bool = False) -> list[Slice]:
     """The slices of all runs in plan order; an autoregressive cell belongs to every stopping rule of its conditions."""
     anchors: dict[_Key, list[CellRow]] = {}
     diffusion: dict[_Key, dict[str | None, list[CellRow]]] = {}
     skipped: dict[_Key, list[SkippedCell]] = {}
     for row in analysis.rows:
-        key = _key(row.run_id, row.cell)
+        key = _key(row.run_id, row.cell, is_wide)
         rules = diffusion.setdefault(key, {})
         if row.is_autoregressive:
             anchors.setdefault(key, []).append(row)
         else:
-            rules.setdefault(row.cell.stopping, []).append(row)
+            rules.setdefault(None if is_wide else row.cell.stopping, []).append(row)
+    settings: dict[_Key, list[Setting]] = {}
+    for setting in analysis.settings if is_wide else ():
+        settings.setdefault(_key(setting.run_id, setting.cell, is_wide), []).append(setting)
     for run_id, cell in analysis.skipped:
-        skipped.setdefault(_key(run_id, cell.cell), []).append(cell)
+        skipped.setdefault(_key(run_id, cell.cell, is_wide), []).append(cell)
     slices = [
         Slice(
             run_id=key[0],
             run=analysis.runs[key[0]],
             stopping=stopping,
             rows=(*anchors.get(key, ()), *rows),
-            skipped=tuple(s for s in skipped.get(key, ()) if s.cell.stopping in (stopping, None)),
+            skipped=tuple(s for s in skipped.get(key, ()) if is_wide or s.cell.stopping in (stopping, None)),
+            settings=tuple(settings.get(key, ())),
         )
         for key, rules in diffusion.items()
         for stopping, rows in (rules or {None: []}).items()
     ]
-    return [replace(one, title=_title(one, slices)) for one in slices]
+    keys = [key for key in _CONDITIONS if not (is_wide and key == "prompt_set")]
+    return [replace(one, title=_title(one, slices, keys)) for one in slices]
 
 
-def _key(run_id: str, cell: Cell) -> _Key:
+def _key(run_id: str, cell: Cell, is_wide: bool) -> _Key:
     """The run, and all that slices keep equal."""
-    return run_id, line_key(cell.twin)
+    return run_id, line_key(replace(cell.twin, prompt_set="") if is_wide else cell.twin)
 
 
-def _title(one: Slice, slices: Sequence[Slice]) -> str:
+def _title(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:
     """The conditions in which the slices differ, as this one has them."""
-    differing = [key for key in _CONDITIONS if len({str(getattr(s.cell, key)) for s in slices}) > 1]
+    differing = [key for key in keys if len({str(getattr(s.cell, key)) for s in slices}) > 1]
     parts = [f"{key} {short(str(getattr(one.cell, key)), 60)}" for key in differing]
     if len({s.stopping for s in slices}) > 1 and one.stopping:
         parts.append(f"stopping {one.stopping}")
@@ -97,21 +107,27 @@ def _title(one: Slice, slices: Sequence[Slice]) -> str:
     return ", ".join(parts)
 
 
-def conditions(part: Slice) -> str:
+def values_of(part: Slice, key: str) -> list[str]:
+    """The values that the slice's cells have in a field, in plan order; that of a cell without it is left out."""
+    return [str(value) for value in dict.fromkeys(getattr(row.cell, key) for row in part.rows) if value is not None]
+
+
+def conditions(part: Slice, bands: str) -> str:
     """What must stand on every picture: prompts, stopping, eos, weights, static batch, stragglers, untrained blocks."""
     cell = part.cell
+    prompt_sets = ", ".join(short(name, 60) for name in values_of(part, "prompt_set"))
     dtypes = {getattr(cell, key) for key in _DTYPES}
     texts = [
         f"{short(part.run.device_name, 60)}, {short(cell.model, 60)}, "
         f"{'trained' if part.run.is_trained else 'RANDOM'} weights, {'/'.join(sorted(dtypes))}",
-        f"prompts {short(cell.prompt_set, 60)}, {cell.prompt_tokens} -> {cell.output_tokens} tokens",
-        f"stopping {part.stopping or 'none (autoregressive)'}",
+        f"prompts {short(prompt_sets, 160)}, {cell.prompt_tokens} -> {cell.output_tokens} tokens",
+        f"stopping {listed(values_of(part, 'stopping')) or 'none (autoregressive)'}",
         f"eos {cell.eos}",
         "static batch" + _stragglers(part),
     ]
     if any(part.is_untrained(row.cell.block_length) for row in part.rows):
         texts.append(f"* not the trained block length {part.run.trained_block_length}")
-    texts.append("bands: smallest to largest round")
+    texts.append(bands)
     flags = {"made-up test data": part.rows[0].is_synthetic, "simulated": part.rows[0].is_simulated}
     return plain("; ".join([*texts, *(f"SYNTHETIC: {flag}" for flag, is_set in flags.items() if is_set)]))
 

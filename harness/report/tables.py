@@ -14,27 +14,34 @@ from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
 from harness.records.types import Cell
 from harness.report.outcomes import SKIPPED
-from harness.report.slices import Slice
+from harness.report.slices import Slice, values_of
 from harness.report.wording import listed, plain
 
 # Metrics of the table in column order, with the unit they are shown in. `report --json` has every metric.
 _METRICS: dict[str, tuple[str, str, float]] = {
     "useful_tok_s": ("useful tok/s", "", 1),
     "speedup_vs_ar": ("speed-up", "x", 1),
+    "exact_match": ("exact match", "%", 1e-2),
+    "token_accuracy": ("token accuracy", "%", 1e-2),
     "request_s": ("request", "ms", 1e-3),
     "ttfb_s": ("TTFB", "ms", 1e-3),
     "step_s": ("step", "ms", 1e-3),
     "steps_per_canvas": ("steps per canvas", "", 1),
+    "cap_share": ("canvases at the cap", "%", 1e-2),
+    "capped_step_share": ("steps in canvases at the cap", "%", 1e-2),
     "tpf_total": ("tokens per pass", "", 1),
     "floor_share": ("floor share", "%", 1e-2),
     "straggler_share": ("lost to stragglers", "%", 1e-2),
     "canvas_fill": ("canvas fill", "%", 1e-2),
     "post_eos_waste": ("post-EOS waste", "%", 1e-2),
+    "left_to_right": ("left to right, tau", "", 1),
+    "proxy_nll_nats": ("proxy of quality: likelihood", "nats", 1),
+    "proxy_agreement": ("proxy of quality: agreement", "%", 1e-2),
     "distinct_experts": ("distinct experts", "", 1),
     "peak_memory_bytes": ("peak memory", "GB", 1e9),
     "peak_device_bytes": ("device or process memory", "GB", 1e9),
 }
-_WITH_INTERVAL = ("useful_tok_s", "speedup_vs_ar")
+_WITH_INTERVAL = ("useful_tok_s", "speedup_vs_ar", "exact_match")
 _ALWAYS = ("decoding", "batch_size", "block_length", "num_steps")
 _OPTIONAL = (
     *(
@@ -144,13 +151,15 @@ def _notes(row: CellRow) -> str:
 
 def slice_filter(part: Slice, keys: Collection[str]) -> str:
     """Words for the table's filter that keep the rows of a slice, out of the columns that it has."""
-    values = {"run_id": part.run_id, **{key: str(getattr(part.cell, key)).lower() for key in _OPTIONAL}}
-    values["stopping"] = f"{part.stopping}|"  # autoregressive cells have none
+    values = {"run_id": [part.run_id]} if "run_id" in keys else {}
+    values |= {key: [value.lower() for value in values_of(part, key)] for key in _OPTIONAL if key in keys}
+    if "stopping" in values:
+        values["stopping"].append("")  # autoregressive cells have none
     # A name with a blank or a bar cannot be a filter's word; the filter then keeps a little more.
     return " ".join(
-        f"{key}={value}"
-        for key, value in values.items()
-        if key in keys and value and not any(c.isspace() for c in value) and value.count("|") == (key == "stopping")
+        f"{key}={'|'.join(names)}"
+        for key, names in values.items()
+        if any(names) and not any(c.isspace() or c == "|" for name in names for c in name)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.analysis.summary import OVER_LAUNCHES, Summary
+from harness.analysis.summary import OVER_LAUNCHES, OVER_PROMPTS, Summary
 from harness.records.types import Cell
 
 BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE_NAME = "block diffusion", "autoregressive decoding"
@@ -80,11 +80,14 @@ def _factor(factor: float) -> str:
 
 def interval(summary: Summary, read: Callable[[float], str]) -> str:
     """low to high with the confidence that the sample achieves and what it is taken over."""
-    if summary.n_rounds == 1:
+    if summary.basis == OVER_PROMPTS:
+        over = counted(summary.n_prompts or 0, "prompt")
+    elif summary.n_rounds == 1:
         return "one round, so no interval"
-    over = f"{counted(summary.n_rounds, 'round')} {summary.basis}"
-    if summary.basis == OVER_LAUNCHES:
+    elif summary.basis == OVER_LAUNCHES:
         over = counted(summary.n_launches, "launch")
+    else:
+        over = f"{counted(summary.n_rounds, 'round')} {summary.basis}"
     return f"{read(summary.low)} to {read(summary.high)} ({100 * summary.confidence:.0f} % confidence, {over})"
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,12 +19,31 @@ RANDOM_IDS = "random"  # the prompt set without a file: labelled random token id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Prompt:
+    """One line of a prompt file. With an answer or a pattern, never both, what a model says to it can be graded."""
+
+    id: str
+    text: str
+    category: str
+    answer: str | None = None  # the exact text expected
+    pattern: str | None = None  # a regular expression that the whole answer must match
+
+    @property
+    def has_checker(self) -> bool:
+        return self.answer is not None or self.pattern is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PromptSet:
-    """The texts of one set in file order; `content_hash` identifies them in run_id."""
+    """The prompts of one set in file order; `content_hash` identifies them in run_id."""
 
     name: str
-    texts: tuple[str, ...]
+    prompts: tuple[Prompt, ...]
     content_hash: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(prompt.text for prompt in self.prompts)
 
 
 def search_path(config_dir: str | None) -> list[Path]:
@@ -46,10 +67,10 @@ def load_prompts(name: str, config_dir: str | None = None) -> PromptSet:
     """Read one prompt set.
 
     Raises:
-        ConfigError: no such file, or a line that is not {"id": text, "text": text}; the message names the line.
+        ConfigError: no such file, or a line that is no prompt; the message names the line.
     """
     if name == RANDOM_IDS:
-        return PromptSet(name=name, texts=(), content_hash="random-ids-1")
+        return PromptSet(name=name, prompts=(), content_hash="random-ids-1")
     path = next((p for root in search_path(config_dir) if (p := root / "prompts" / f"{name}.jsonl").is_file()), None)
     if path is None:
         raise ConfigError(f"prompt set {name!r}: no such file; there are {', '.join(prompt_sets(config_dir))}")
@@ -58,22 +79,34 @@ def load_prompts(name: str, config_dir: str | None = None) -> PromptSet:
         lines = content.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    texts = tuple(_prompt_text(path, number, line) for number, line in enumerate(lines, 1) if line.strip())
-    if not texts:
+    prompts = tuple(_prompt(f"{path}:{number}", line, name) for number, line in enumerate(lines, 1) if line.strip())
+    if not prompts:
         raise ConfigError(f"{path}: holds no prompt")
-    return PromptSet(name=name, texts=texts, content_hash=hashlib.sha256(content).hexdigest()[:16])
+    return PromptSet(name=name, prompts=prompts, content_hash=hashlib.sha256(content).hexdigest()[:16])
 
 
-def _prompt_text(path: Path, number: int, line: str) -> str:
-    where = f"{path}:{number}"
+def _prompt(where: str, line: str, set_name: str) -> Prompt:
     try:
-        prompt = json.loads(line)
+        given = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: is not JSON: {error}") from None
-    if not isinstance(prompt, dict) or not isinstance(prompt.get("text"), str) or not prompt["text"].strip():
+    if not isinstance(given, dict) or not _is_text(given.get("text")):
         raise ConfigError(f'{where}: expected {{"id": "...", "text": "..."}} with a text that is not empty')
-    text: str = prompt["text"]
-    return text
+    known = {key: given[key] for key in ("id", "category", "answer", "pattern") if key in given}
+    for key, value in known.items():
+        if not _is_text(value):
+            raise ConfigError(f"{where}: {key} is {str(value)[:40]!r}, expected a text that is not empty")
+    if {"answer", "pattern"} <= known.keys():
+        raise ConfigError(f"{where}: has an answer and a pattern, expected one of them at most")
+    try:
+        re.compile(known.get("pattern", ""))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ConfigError(f"{where}: pattern is no regular expression: {error}") from None
+    return Prompt(**{"id": where.rsplit("/", 1)[-1], "category": set_name, "text": given["text"], **known})
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def nvml_names(config_dir: str | None = None) -> list[tuple[str, list[str]]]:

@@ -79,6 +79,9 @@ class Scenario:
     reason: str = "made-up reason"
     warnings: tuple[str, ...] = ()
     discarded: tuple[str, ...] = ()
+    quality: Callable[[Cell], float] | None = None  # chance that an answer is right; None: no prompt has a checker
+    categories: tuple[str, ...] = ()  # prompts take turns in them; none: the prompt set's name
+    observed: bool = False  # counters hold settled steps, outputs and likelihoods
 
 
 DEFAULT_AXES = {
@@ -170,7 +173,7 @@ def record_of(scenario: Scenario, cell: Cell, launch: int, run_id: str, status: 
         status=status,  # type: ignore[arg-type]
         reason=reason,
         rounds=rounds,
-        counters={"expert_hits": [[4, 6], [8, 5]]} if status == "ok" else {},
+        counters=counters_of(scenario, cell, rounds[0]) if status == "ok" else {},
         discarded=scenario.discarded,
         warnings=scenario.warnings,
         environment_id=ENVIRONMENT.environment_id,
@@ -195,7 +198,11 @@ def round_of(scenario: Scenario, cell: Cell, launch: int, index: int) -> Round:
         canvases = -(-max(useful) // cell.block_length)
         adaptive = cell.stopping == "adaptive"
         by_row = [
-            [dice.randint(2, cell.num_steps) if adaptive else cell.num_steps for _ in range(canvases)] for _ in useful
+            [
+                dice.randint(min(2, cell.num_steps), cell.num_steps) if adaptive else cell.num_steps
+                for _ in range(canvases)
+            ]
+            for _ in useful
         ]
         steps = [
             [n if k * cell.block_length < tokens else 0 for k, n in enumerate(row)]
@@ -221,5 +228,44 @@ def round_of(scenario: Scenario, cell: Cell, launch: int, index: int) -> Round:
         stop_reason="length",
         resolved={"backend": "made up"},
         peak_allocated_bytes=10**9 + cell.batch_size * 10**6,
-        missing={"peak_device_bytes": "made-up device"},
+        missing={"peak_device_bytes": "made-up device", "exact": f"prompt set {cell.prompt_set} has no checkers"},
+        **answers_of(scenario, cell, index),
     )
+
+
+def answers_of(scenario: Scenario, cell: Cell, index: int) -> dict[str, Any]:
+    """Which prompts the rows answered, and how well: as the harness writes it, with 128 prompts in a set."""
+    if cell.prompt_set == "random":
+        return {}
+    prompts = [(index * 128 // scenario.rounds + row) % 128 for row in range(cell.batch_size)]
+    kinds = scenario.categories or (cell.prompt_set,)
+    answers: dict[str, Any] = {
+        "prompt_ids": tuple(f"{cell.prompt_set}-{prompt}" for prompt in prompts),
+        "categories": tuple(kinds[prompt % len(kinds)] for prompt in prompts),
+    }
+    if scenario.quality is not None:
+        luck = [random.Random(f"{cell.prompt_set} {prompt}").random() for prompt in prompts]
+        answers["exact"] = tuple(int(one < scenario.quality(cell)) for one in luck)
+        answers["token_accuracy"] = tuple(1 - one / 2 for one in luck)
+    return answers
+
+
+def counters_of(scenario: Scenario, cell: Cell, first: Round) -> dict[str, Any]:
+    counters: dict[str, Any] = {"expert_hits": [[4, 6], [8, 5]]}
+    if scenario.observed:
+        dice = random.Random(cell.cell_id)
+        rows = list(zip(first.useful_tokens, first.steps_per_canvas, strict=True))
+        counters["nll_nats"] = [0.5 + 1 / (cell.num_steps or 20) + 0.1 * dice.random() for _ in rows]
+        counters["output_ids"] = [[int(dice.random() < 0.2) for _ in range(useful)] for useful, _ in rows[:8]]
+        counters["settled_steps"] = [
+            [_settled(dice, useful - c * (cell.block_length or 1), steps[c], cell) for useful, steps in rows[:8]]
+            for c in range(len(rows[0][1]))
+        ]
+    return counters
+
+
+def _settled(dice: random.Random, useful: int, steps: int, cell: Cell) -> list[int]:
+    """Roughly left to right, up to the row's last step."""
+    length = cell.block_length or 1
+    places = range(max(0, min(useful, length)) if steps else 0)
+    return [min(steps, 1 + place * steps // length + dice.randint(0, 2)) for place in places]

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 from synthetic import Scenario, plan_of, record_of, usual_pass_s, write_run
 
 from harness.analysis.analyse import analyse
 from harness.analysis.metrics import METRICS, Missing
 from harness.analysis.run_data import CellPlan, load_run
+from harness.analysis.stats import share_interval
 
 Json = dict[str, Any]
 SCENARIOS = {
@@ -23,7 +25,11 @@ SCENARIOS = {
     "adaptive, eos respected, two launches": Scenario(eos="respect", launches=2, axes={"stopping": ["adaptive"]}),
     "one canvas, no roofs": Scenario(roofs=False, axes={"output_tokens": [128], "block_length": [128]}),
     "short answers": Scenario(axes={"output_tokens": [16], "block_length": [32]}),
-}
+    "graded, adaptive, two launches": Scenario(
+        eos="respect", launches=2, quality=lambda cell: 0.6, observed=True, categories=("easy", "hard"),
+        axes={"stopping": ["adaptive"], "prompt_set": ["code", "maths"], "batch_size": [1, 12]},
+    ),
+}  # fmt: skip
 
 
 def mean(values: list[float]) -> float | None:
@@ -127,6 +133,59 @@ EXPECTED: dict[str, Callable[[Json, Json, Json], float | None]] = {
 }
 
 
+def cap_share(one: Json, cell: Json) -> list[tuple[float, float]]:
+    """Of each row: canvases at the cap, canvases."""
+    rows = [[n for n in row if n] for row in one["steps_per_canvas"]]
+    return [(sum(n == cell["num_steps"] for n in row), len(row)) for row in rows]
+
+
+def capped_step_share(one: Json, cell: Json) -> list[tuple[float, float]]:
+    return [(sum(n for n in row if n == cell["num_steps"]), sum(row)) for row in one["steps_per_canvas"]]
+
+
+def mean_of(name: str) -> Callable[[Json, Json], list[tuple[float, float]]]:
+    return lambda one, cell: [(value, 1) for value in one[name] or [] if value is not None]
+
+
+# Metrics that pool the rows of all rounds: (part, whole) of each row.
+SHARES = {
+    "exact_match": mean_of("exact"),
+    "token_accuracy": mean_of("token_accuracy"),
+    "cap_share": cap_share,
+    "capped_step_share": capped_step_share,
+}
+
+
+def tau_b(settled: list[int]) -> float | None:
+    """Kendall's tau-b against the positions, by counting pairs."""
+    pairs = [(settled[j] > settled[i]) - (settled[j] < settled[i]) for j in range(len(settled)) for i in range(j)]
+    untied = sum(abs(sign) for sign in pairs)
+    return sum(pairs) / math.sqrt(len(pairs) * untied) if untied else None
+
+
+def left_to_right(line: Json, most: Json) -> float | None:
+    taus = [tau_b(row) for canvas in line["counters"]["settled_steps"] for row in canvas]
+    return mean([tau for tau in taus if tau is not None])
+
+
+def agreement(line: Json, most: Json) -> float | None:
+    if line is most:
+        return None
+    shares = []
+    for mine, other in zip(line["counters"]["output_ids"], most["counters"]["output_ids"], strict=True):
+        same = [i for i in range(min(len(mine), len(other))) if mine[i] == other[i]]
+        shares.append(len(same) / max(len(mine), len(other)))
+    return mean(shares)
+
+
+# Metrics of the counting round: from a record's line, and that of the most steps at equal conditions.
+COUNTED = {
+    "left_to_right": left_to_right,
+    "proxy_agreement": agreement,
+    "proxy_nll_nats": lambda line, most: mean(line["counters"]["nll_nats"]),
+}
+
+
 def lines_of(run_dir: Path) -> list[Json]:
     return [json.loads(line) for path in run_dir.glob("records-*.jsonl") for line in path.read_text().splitlines()]
 
@@ -178,8 +237,69 @@ def test_distinct_experts_are_the_mean_over_passes_and_layers(run_dir: Path, cel
         assert cell["metrics"]["distinct_experts"]["value"] == (4 + 6 + 8 + 5) / 4
 
 
+@pytest.mark.parametrize("name", sorted(SHARES))
+def test_a_share_pools_the_rows_of_all_rounds_and_launches(run_dir: Path, cells: dict[str, Json], name: str) -> None:
+    lines = lines_of(run_dir)
+    for cell_id, cell in cells.items():
+        own = [line for line in lines if line["cell_id"] == cell_id]
+        has_cap = own[0]["cell"]["stopping"] == "adaptive" or not name.startswith("cap")
+        rows = [row for line in own for one in line["rounds"] for row in SHARES[name](one, line["cell"]) if has_cap]
+        if sum(whole for _, whole in rows):
+            value = sum(part for part, _ in rows) / sum(whole for _, whole in rows)
+            assert cell["metrics"][name]["value"] == pytest.approx(value, rel=1e-12)
+        else:
+            assert cell["missing"][name]
+
+
+@pytest.mark.parametrize("name", sorted(COUNTED))
+def test_a_counted_metric_is_what_its_record_lines_say(run_dir: Path, cells: dict[str, Json], name: str) -> None:
+    lines = lines_of(run_dir)
+    for cell_id, cell in cells.items():
+        own = [line for line in lines if line["cell_id"] == cell_id]
+        if "nll_nats" not in own[0]["counters"] or (name != "proxy_nll_nats" and not own[0]["cell"]["num_steps"]):
+            assert cell["missing"][name]
+            continue
+        values = []
+        for line in own:
+            alike = [x for x in lines if {**x["cell"], "num_steps": 0} == {**line["cell"], "num_steps": 0}]
+            most = max((x for x in alike if x["launch"] == line["launch"]), key=lambda x: x["cell"]["num_steps"] or 0)
+            values.append([COUNTED[name](line, most)])
+        assert_same(cell, name, values)
+
+
+def test_an_interval_of_a_share_counts_each_prompt_once(tmp_path: Path) -> None:
+    """Two launches repeat their requests: 3 rounds of 12 rows are 36 prompts, as one launch says, too."""
+    axes = {"batch_size": [12], "prompt_set": ["code"], "block_length": [128], "num_steps": [8]}
+    found = []
+    for launches in (1, 2):
+        scenario = Scenario(axes=axes, launches=launches, quality=lambda cell: 0.6)
+        (summary,) = (
+            row.metrics["exact_match"]
+            for row in analyse([load_run(write_run(tmp_path / str(launches), scenario))]).rows
+            if not row.is_autoregressive
+        )
+        interval = stats.binomtest(round(summary.value * 36), 36).proportion_ci(0.95, method="wilson")
+        assert (summary.low, summary.high) == pytest.approx((interval.low, interval.high))
+        assert (summary.n_prompts, summary.basis, summary.n_launches) == (36, "over prompts", launches)
+        found.append(summary)
+    assert (found[0].low, found[0].high) == (found[1].low, found[1].high)
+
+
+def test_unequal_weights_count_as_fewer_prompts() -> None:
+    """All weight on 10 of 1000 prompts is hardly more than 10 prompts."""
+    few, uneven = share_interval(0.3, [1.0] * 10), share_interval(0.3, [1.0] * 10 + [1e-6] * 990)
+    assert (uneven.low, uneven.high) == pytest.approx((few.low, few.high), abs=1e-3)
+
+
+@pytest.mark.parametrize("share", [(2.0, 1.0), (-1.0, 1.0)])
+def test_what_is_no_share_is_missing(share: tuple[float, float]) -> None:
+    one, planned = measured_round(token_accuracy=(share[0],))
+    with pytest.raises(Missing, match="no share"):
+        METRICS["token_accuracy"].parts(one, planned)
+
+
 def test_every_metric_is_recomputed_here() -> None:
-    assert set(METRICS) == {*EXPECTED, "speedup_vs_ar", "distinct_experts"}
+    assert set(METRICS) == {*EXPECTED, *SHARES, *COUNTED, "speedup_vs_ar", "distinct_experts"}
 
 
 def test_every_metric_declares_unit_direction_kind_and_formula() -> None:

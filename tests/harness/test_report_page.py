@@ -60,6 +60,16 @@ SCENARIOS = {
     "one cell": [Scenario(axes={"batch_size": [2], "block_length": [256], "num_steps": [8]}, rounds=1)],
     "no roofs": [Scenario(roofs=False)],
     "two devices": [Scenario(), Scenario(name="other", display_name="Other GPU", pass_s=slow_diffusion)],
+    "graded": [
+        Scenario(
+            eos="respect",
+            observed=True,
+            quality=lambda cell: 0.9 - 1 / (cell.num_steps or 8),
+            categories=("easy", "hard"),
+            axes={"stopping": ["fixed", "adaptive"], "prompt_set": ["code", "maths"], "block_length": [32, 256]},
+        )
+    ],
+    "proxies": [Scenario(observed=True, axes={"prompt_set": ["code"], "stopping": ["fixed", "adaptive"]})],
     "many conditions": [
         Scenario(eos="respect", launches=5, axes={"stopping": ["adaptive", "fixed"], "prompt_tokens": [64, 96]})
     ],
@@ -269,7 +279,7 @@ def test_every_tile_is_computed_from_the_rows(analysis: Analysis, page: str, fra
 def expected_crossover(rows: pd.DataFrame, best: pd.Series) -> str:
     """Straight lines on logarithms between neighbouring batches of the best cell's line, written out again."""
     line = rows[rows["speedup_vs_ar.value"].notna()]
-    for key in ("block_length", "num_steps", "stopping", "prompt_tokens"):
+    for key in ("block_length", "num_steps", "stopping", "prompt_tokens", "prompt_set"):
         line = line[line[key] == best[key]]
     points = line.sort_values("batch_size")[["batch_size", "speedup_vs_ar.value"]].to_numpy()
     places = []
@@ -292,7 +302,7 @@ def answers(analysis: Analysis) -> Answers:
     """Figure -> (slice, answer) of every slice that has it."""
     found: Answers = {kind.name: [] for kind in FIGURES}
     for kind in FIGURES:
-        for part in slices_of(analysis):
+        for part in slices_of(analysis, is_wide=kind.is_wide):
             with contextlib.suppress(NotDrawn):
                 found[kind.name].append((part, kind.draw(part, "x").answer))
     return found
@@ -367,7 +377,7 @@ def test_the_histogram_counts_the_canvases_of_the_records(answers: Answers) -> N
             for path in sorted(part.run.directory.glob("records-*.jsonl")):
                 for line in map(json.loads, path.read_text().splitlines()):
                     wanted = {"block_length": block, "num_steps": cap, "stopping": part.stopping}
-                    wanted |= {"prompt_tokens": part.cell.prompt_tokens}
+                    wanted |= {"prompt_tokens": part.cell.prompt_tokens, "prompt_set": part.cell.prompt_set}
                     if line["status"] == "ok" and all(line["cell"][key] == value for key, value in wanted.items()):
                         taken += [n for one in line["rounds"] for row in one["steps_per_canvas"] for n in row if n]
             middle = sorted(taken)[(len(taken) + 1) // 2 - 1]
@@ -394,7 +404,8 @@ def test_the_link_of_a_figure_finds_rows_of_its_slice_alone(analysis: Analysis, 
     island = island_of(page)
     shown = pd.DataFrame(island["rows"], columns=[column["key"] for column in island["columns"]], dtype=object)
     filters = {a["data-filter"] or "" for _, a in parsed(page).tags if "data-filter" in a}
-    slices = [{row.cell_id for row in part.rows} | {s.cell_id for s in part.skipped} for part in slices_of(analysis)]
+    parts = [part for is_wide in (False, True) for part in slices_of(analysis, is_wide=is_wide)]
+    slices = [{row.cell_id for row in part.rows} | {s.cell_id for s in part.skipped} for part in parts]
     for words in filters:
         if words.startswith("status="):
             continue  # of the table of outcomes, which speaks of all slices
@@ -425,7 +436,8 @@ def test_every_picture_prints_its_conditions(analysis: Analysis, page: str) -> N
     part = slices_of(analysis)[0]
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         text = " ".join(parsed(svg).texts)
-        for said in ("prompts random", "stopping ", f"eos {part.cell.eos}", "weights", "static batch"):
+        assert any(f"prompts {row.cell.prompt_set}" in text for row in analysis.rows)
+        for said in ("stopping ", f"eos {part.cell.eos}", "weights", "static batch"):
             assert said in text
 
 

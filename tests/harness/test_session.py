@@ -51,9 +51,10 @@ class Notes(FakeBackend):
         return super().count(cell, prepared)
 
 
-def plan_of(*words: str) -> Plan:
+def plan_of(*words: str, config_dir: Path | None = None) -> Plan:
     words = ("backend=fake", "axes.batch_size=[1,2]", "axes.block_length=[16]", "axes.num_steps=[2,4]", *words)
-    return identified(build(compose(list(words), backends=["fake"])), {})
+    folder = None if config_dir is None else str(config_dir)
+    return identified(build(compose(list(words), config_dir=folder, backends=["fake"])), {})
 
 
 def run(plan: Plan, folder: Path, backend: Notes | None = None, worker: str = "w") -> Notes:

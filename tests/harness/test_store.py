@@ -19,7 +19,8 @@ CELL = Cell(
 ROUND = Round(
     index=0, seed=0, wall_s=0.5, cpu_s=0.4, device_s=None, ttfb_s=0.1, block_s=(0.1, 0.4), step_s=(0.05, 0.06),
     passes={"prefill": 1, "denoise": 4}, steps_per_canvas=((2, 2),), useful_tokens=(8,), raw_tokens=16,
-    stop_reason="length", resolved={}, throttle_reasons=None, missing={"device_s": "no GPU"},
+    stop_reason="length", resolved={}, prompt_ids=("code-1",), categories=("code",), exact=(None,),
+    token_accuracy=(0.5,), throttle_reasons=None, missing={"device_s": "no GPU"},
 )  # fmt: skip
 
 
@@ -58,7 +59,17 @@ def test_a_torn_last_line_is_skipped_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", "[]", "{}", '{"record_schema": 1}', '{"record_schema": "1"}', "\x00\x00", "[" * 5000]
+    "line",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"record_schema": 1}',
+        '{"record_schema": 1, "rounds": [1]}',
+        '{"record_schema": "1"}',
+        "\x00\x00",
+        "[" * 5000,
+    ],
 )
 def test_a_foreign_line_is_skipped_and_named(tmp_path: Path, line: str) -> None:
     path = written(tmp_path, record()) / "records-w.jsonl"
@@ -80,6 +91,27 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(store.NewerSchemaError, match="upgrade canvasbench"):
         store.read_records(tmp_path)
+
+
+def test_a_record_of_schema_1_is_read_and_says_what_it_lacks(tmp_path: Path) -> None:
+    line = (Path(__file__).parent / "fixtures" / "record_schema_1.jsonl").read_text()
+    (tmp_path / "records-old.jsonl").write_text(line)
+    found = store.read_records(tmp_path)
+    assert found.warnings == []
+    (old,) = found.records
+    for round, kept in zip(old.rounds, json.loads(line)["rounds"], strict=True):
+        new = json.loads(json.dumps(to_json(round)))
+        for name in ("prompt_ids", "categories", "exact", "token_accuracy"):
+            assert new.pop(name) is None
+            assert new["missing"].pop(name) == "not kept by record_schema 1"
+        assert new == kept
+
+
+def test_an_upgrade_leaves_what_it_is_given_as_it_was() -> None:
+    line = json.loads((Path(__file__).parent / "fixtures" / "record_schema_1.jsonl").read_text())
+    before = json.dumps(line)
+    store.UPGRADES[1](line)
+    assert json.dumps(line) == before
 
 
 def test_the_latest_attempt_is_final(tmp_path: Path) -> None:

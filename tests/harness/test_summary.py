@@ -18,10 +18,11 @@ from synthetic import ENVIRONMENT, Scenario, plan_of, record_of, write_records, 
 
 from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.crossover import Line
-from harness.analysis.rows import CellRow, differing_keys
+from harness.analysis.rows import CellRow
 from harness.analysis.run_data import load_run
 from harness.analysis.stats import median_interval
 from harness.analysis.summary import Summary, summarise
+from harness.analysis.values import differing_keys
 from harness.records.store import StoreError
 from harness.records.types import Cell
 

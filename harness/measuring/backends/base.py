@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -25,7 +26,11 @@ class DeviceBroken(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What one request gave. Fields as in `Round`, which adds what the harness itself sees (wall and CPU time)."""
+    """What one request gave. Fields as in `Round`, which adds what the harness itself sees (wall and CPU time).
+
+    output_ids: the useful tokens of each row, on the host; None where the backend has no ids. The harness makes plain
+        numbers of them after the clock has stopped.
+    """
 
     device_s: float | None
     ttfb_s: float
@@ -37,10 +42,25 @@ class Answer:
     raw_tokens: int
     stop_reason: str
     resolved: dict[str, str]
+    output_ids: Sequence[Iterable[int]] | None = None
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
     peak_device_bytes: int | None = None
     missing: dict[str, str] = field(default_factory=dict)
+
+
+class Tokenizer(Protocol):
+    """What grading needs to know of a model's vocabulary."""
+
+    @property
+    def eos_ids(self) -> Collection[int]:
+        """Ids of which the first one ends an answer, whether the request respected it or not."""
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What the ids spell, special tokens left out."""
+
+    def tokens(self, text: str) -> Sequence[int]:
+        """The ids of a text in the middle of a sequence: nothing is put before or behind it."""
 
 
 class Backend(Protocol):
@@ -66,8 +86,15 @@ class Backend(Protocol):
     def count(self, cell: Cell, prepared: Any) -> dict[str, Any]:
         """Counters of the same request, untimed.
 
-        kinds: [pass] denoise or decode; expert_hits: [pass][layer] distinct experts; entropies_nats: [step][row] mean.
+        Whatever the backend can tell: kinds: [pass] denoise or decode; expert_hits: [pass][layer] distinct experts;
+        entropies_nats: [step][row] mean; settled_steps: [canvas][row][position] the step, counted from 1, from which on
+        a useful position's likeliest token never changed; output_ids: [row][position] useful tokens; nll_nats: [row]
+        mean negative log-likelihood of the useful tokens under the same weights in causal mode. Of settled_steps and
+        output_ids the first eight rows.
         """
+
+    def tokenizer(self) -> Tokenizer | None:
+        """Of the loaded model; None where there is none, and then no answer is graded."""
 
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
         """NVTX range bench.<stage> (warmup, measure, profile) around one request."""

@@ -66,6 +66,9 @@ class FakeBackend:
         kind = "decode" if cell.block_length is None else "denoise"
         return {"kinds": [kind], "expert_hits": [[1] * self._layers], "entropies_nats": [[0.0] * cell.batch_size]}
 
+    def tokenizer(self) -> None:
+        return None
+
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
         return nullcontext()
 

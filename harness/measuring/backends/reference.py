@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from engine import api, ranges
 from engine.config import ModelConfig
 from engine.moe import gemm_name
-from engine.observe import observe
+from engine.observe import MOST_ROWS, observe
 from engine.sampling import SAMPLERS
 from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
 from harness.records.types import AUTOREGRESSIVE, Cell
@@ -21,6 +21,7 @@ from harness.spec.config import ConfigError, DeviceConfig, ModelSource
 
 _DTYPES = ("float32", "bfloat16")
 _OPTIONS = {"window", "sampler"}
+_MOST_LOGITS = 2**26  # at once, when answers are scored: 256 MiB in float32
 _MARKS = {stage: ranges.Range(f"bench.{stage}", "harness", 1) for stage in ("warmup", "measure", "profile")}
 
 
@@ -31,6 +32,20 @@ class _Prepared:
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
     generator: torch.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenizer:
+    """The checkpoint's tokenizer as grading sees it."""
+
+    own: Any
+    eos_ids: tuple[int, ...]
+
+    def text(self, ids: Sequence[int]) -> str:
+        return str(self.own.decode(ids, skip_special_tokens=True))
+
+    def tokens(self, text: str) -> list[int]:
+        return list(self.own.encode(text, add_special_tokens=False).ids)
 
 
 class ReferenceBackend:
@@ -100,6 +115,7 @@ class ReferenceBackend:
             raw_tokens=out.output_ids.numel(),
             stop_reason=out.stop_reason,
             resolved=self._resolved(cell),
+            output_ids=_useful(out),
             peak_allocated_bytes=torch.cuda.max_memory_allocated(self._device) if on_gpu else None,
             peak_reserved_bytes=torch.cuda.max_memory_reserved(self._device) if on_gpu else None,
             missing=missing,
@@ -107,8 +123,41 @@ class ReferenceBackend:
 
     def count(self, cell: Cell, prepared: _Prepared) -> dict[str, Any]:
         with _device_errors(), observe(self._model) as seen:
-            self._request(cell, prepared)
-        return {"kinds": seen.kinds, "expert_hits": seen.expert_hits, "entropies_nats": seen.entropies}
+            out = self._request(cell, prepared)
+            output_ids = [row.tolist() for row in _useful(out)]
+            nll_nats = self._nll_nats(prepared, out)
+        return {
+            "kinds": seen.kinds,
+            "expert_hits": seen.expert_hits,
+            "entropies_nats": seen.entropies,
+            "settled_steps": _settled(seen.settled_steps, out, cell.block_length),
+            "output_ids": output_ids[:MOST_ROWS],
+            "nll_nats": nll_nats,
+        }
+
+    def _nll_nats(self, prepared: _Prepared, out: api.Generation) -> list[float]:
+        """Each row's mean negative log-likelihood of its useful tokens under the same weights in causal mode."""
+        model, B = self._model, len(prepared.ids_BT)
+        useful_B1 = out.useful_tokens.to(self._device)[:, None]
+        output_Bn = out.output_ids[:, : int(out.useful_tokens.max())]
+        # The last prompt token, which is never padding, gives the likelihood of the first output token, and so on.
+        given_Bn = torch.cat([prepared.ids_BT[:, -1:], output_Bn[:, :-1]], dim=1)
+        cache = api.KVCache(model.config)
+        if prepared.ids_BT.shape[1] > 1:
+            api.encode(model, prepared.ids_BT[:, :-1], cache=cache, attention_mask_BT=prepared.mask_BT[:, :-1])
+        at_once = max(1, _MOST_LOGITS // (B * model.config.vocab_size))
+        nll = []
+        for given_BN, output_BN in zip(given_Bn.split(at_once, 1), output_Bn.split(at_once, 1), strict=True):
+            logits_BNV = api.causal_logits(model, given_BN, cache=cache)
+            nll.append(torch.nn.functional.cross_entropy(logits_BNV.mT, output_BN, reduction="none"))
+        nll_Bn = torch.cat(nll, dim=1)
+        is_useful_Bn = torch.arange(nll_Bn.shape[1], device=self._device) < useful_B1
+        means_B: list[float] = ((nll_Bn * is_useful_Bn).sum(dim=1) / useful_B1[:, 0]).tolist()
+        return means_B
+
+    def tokenizer(self) -> _Tokenizer | None:
+        own = self._model.tokenizer
+        return None if own is None else _Tokenizer(own, self._model.config.generation.eos_ids)
 
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
         return _MARKS[stage](index)
@@ -165,6 +214,22 @@ class ReferenceBackend:
         ids_BT = torch.tensor([[generation.pad_id] * (T - len(row)) + row for row in rows])
         mask_BT = torch.tensor([[False] * (T - len(row)) + [True] * len(row) for row in rows])
         return ids_BT, mask_BT
+
+
+def _useful(out: api.Generation) -> list[Any]:
+    """Each row's useful ids on the host."""
+    rows = out.output_ids.cpu().numpy()
+    return [row[:count] for row, count in zip(rows, out.useful_tokens.tolist(), strict=True)]
+
+
+def _settled(settled_steps: list[list[list[int]]], out: api.Generation, block_length: int | None) -> list[list[Any]]:
+    """Of each canvas and row, the useful positions alone; none where the row took no step, because it had ended."""
+    length, useful_B = block_length or 1, out.useful_tokens.tolist()
+    took_step_CB = (out.steps_per_canvas.t() > 0).tolist()
+    return [
+        [row[: max(0, useful_B[b] - c * length)] if took_step_CB[c][b] else [] for b, row in enumerate(rows)]
+        for c, rows in enumerate(settled_steps)
+    ]
 
 
 def _sampler(cell: Cell) -> str:

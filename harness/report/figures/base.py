@@ -16,6 +16,7 @@ from harness.analysis.summary import Summary
 from harness.report import svg
 from harness.report.slices import Slice, conditions
 
+ROUNDS, PROMPTS = "bands: smallest to largest round", "bars and bands: 95 % intervals over prompts"
 _CAPTION_CHARACTERS = 148
 _CAPTION_LINE_IN = 0.165
 
@@ -36,16 +37,20 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FigureKind:
-    """A figure that every slice gets, under the question that it answers."""
+    """A figure that every slice gets, or with is_wide every wide slice, under the question that it answers."""
 
     name: str
     question: str
     draw: Callable[[Slice, str], Figure]  # (slice, the picture's id on the page); raises NotDrawn
+    is_wide: bool = False
 
 
-def drawing_with_caption(part: Slice, height_in: float) -> tuple[Drawing, float]:
-    """An empty figure with the conditions at its foot, and the share of its height that they take."""
-    lines = textwrap.wrap(conditions(part), _CAPTION_CHARACTERS)[:4]
+def drawing_with_caption(part: Slice, height_in: float, bands: str = ROUNDS) -> tuple[Drawing, float]:
+    """An empty figure with the conditions at its foot, and the share of its height that they take.
+
+    bands: what its bands and bars mean.
+    """
+    lines = textwrap.wrap(conditions(part, bands), _CAPTION_CHARACTERS)[:4]
     height_in += _CAPTION_LINE_IN * len(lines)
     drawing = svg.figure(height_in)
     text = "\n".join(lines)
@@ -65,7 +70,7 @@ def fastest_first(rows: Sequence[CellRow]) -> list[CellRow]:
     return sorted(at_smallest, key=lambda row: -row.metrics["useful_tok_s"].value)
 
 
-def log2_axis(axes: Axes, values: Sequence[int], label: str) -> None:
+def log2_axis(axes: Axes, values: Sequence[float], label: str) -> None:
     """A horizontal axis with a tick at each measured value that has room for one."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(_apart(sorted(set(values)))))
@@ -75,7 +80,7 @@ def log2_axis(axes: Axes, values: Sequence[int], label: str) -> None:
     axes.set_xlabel(label)
 
 
-def _apart(values: list[int]) -> list[int]:
+def _apart(values: list[float]) -> list[float]:
     """The values without those that would stand too near the one before them."""
     gap = (values[-1] / values[0]) ** (1 / 18)
     kept = values[:1]

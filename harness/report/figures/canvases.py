@@ -7,7 +7,7 @@ from collections import Counter
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from harness.analysis.canvases import steps_taken
+from harness.analysis.canvases import quantile, steps_taken
 from harness.analysis.rows import CellRow
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, fastest_first, measured, thinned
@@ -78,7 +78,9 @@ def _panel(axes: Axes, counts: Counter[int], cap: int, *, is_first: bool) -> Non
     axes.axvline(cap, color=svg.INK, linestyle=":", linewidth=1.2)
     axes.set_xlim(0.25, longest + 0.75)
     axes.set_ylim(0, max(counts.values()) / total * 1.12)
-    axes.set_title(f"at most {cap} steps: {percent(counts[cap] / total)} at the cap", fontsize=10, loc="left", pad=4)
+    axes.set_title(
+        f"at most {counted(cap, 'step')}: {percent(counts[cap] / total)} at the cap", fontsize=10, loc="left", pad=4
+    )
     axes.xaxis.set_major_locator(FixedLocator(thinned(range(1, longest + 1), 6 if longest > 10 else 10)))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
@@ -92,21 +94,11 @@ def _panel(axes: Axes, counts: Counter[int], cap: int, *, is_first: bool) -> Non
 def _answer(taken: _Taken, shown: list[int], where: str) -> str:
     parts = [
         f"with a cap of {cap} steps, half of {counted(taken[cap].total(), 'canvas')} stop by step "
-        f"{_median(taken[cap])}, and {percent(taken[cap][cap] / taken[cap].total())} reach the cap"
+        f"{quantile(taken[cap], 0.5)}, and {percent(taken[cap][cap] / taken[cap].total())} reach the cap"
         for cap in shown
     ]
     less = f" Drawn are {len(shown)} of {len(taken)} caps." if len(shown) < len(taken) else ""
     return f"With {where}, over all batches and rounds: {'; '.join(parts)}.{less}"
-
-
-def _median(counts: Counter[int]) -> int:
-    """The smallest number of steps by which at least half of the canvases have stopped."""
-    seen = 0
-    for steps in sorted(counts):
-        seen += counts[steps]
-        if 2 * seen >= counts.total():
-            return steps
-    raise AssertionError("nothing was counted")
 
 
 def _next_step(taken: _Taken) -> str:

@@ -110,7 +110,7 @@ def _panel(axes: Axes, part: Slice, grid: _Grid, num_steps: int, scale: float, *
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     bound = "at most " if part.stopping == "adaptive" else ""
-    axes.set_title(f"{bound}{num_steps} steps", fontsize=10, loc="left", pad=4)
+    axes.set_title(f"{bound}{counted(num_steps, 'step')}", fontsize=10, loc="left", pad=4)
     axes.set_xlabel("batch size", fontsize=9)
     if is_first:
         axes.set_ylabel("block length", fontsize=9)

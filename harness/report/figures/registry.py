@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from harness.report.figures import canvases, heat_map, steps, throughput
+from harness.report.figures import (
+    canvases,
+    content,
+    heat_map,
+    proxy,
+    quality,
+    settling,
+    steps,
+    throughput,
+    tradeoff,
+    waste,
+)
 from harness.report.figures.base import FigureKind
 
 FIGURES = (
     FigureKind(name="throughput", question=throughput.QUESTION, draw=throughput.throughput),
     FigureKind(name="speedup", question=heat_map.QUESTION, draw=heat_map.heat_map),
     FigureKind(name="steps", question=steps.QUESTION, draw=steps.steps),
+    FigureKind(name="quality", question=quality.QUESTION, draw=quality.quality, is_wide=True),
+    FigureKind(name="tradeoff", question=tradeoff.QUESTION, draw=tradeoff.tradeoff, is_wide=True),
+    FigureKind(name="proxy", question=proxy.QUESTION, draw=proxy.proxy, is_wide=True),
     FigureKind(name="canvases", question=canvases.QUESTION, draw=canvases.canvases),
+    FigureKind(name="content", question=content.QUESTION, draw=content.content, is_wide=True),
+    FigureKind(name="settling", question=settling.QUESTION, draw=settling.settling, is_wide=True),
+    FigureKind(name="waste", question=waste.QUESTION, draw=waste.waste, is_wide=True),
 )

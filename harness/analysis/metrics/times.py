@@ -1,0 +1,135 @@
+"""How long it takes, and how much that is in a second."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from statistics import median
+
+from harness.analysis.metrics.registry import Missing, metric, present
+from harness.analysis.run_data import CellPlan
+from harness.records.types import Round
+
+
+@metric(unit="tok/s", better="higher", kind="time")
+def useful_tok_s(round: Round, planned: CellPlan) -> float:
+    """Useful tokens of all rows / wall time of the whole request: prefill, commits and discarded work included."""
+    return _tok_s(round)
+
+
+@metric(unit="x", better="higher", kind="time", scope="pair")
+def speedup_vs_ar(round: Round, twin: Round) -> float:
+    """useful_tok_s / useful_tok_s of the autoregressive twin's round of the same index in the same process."""
+    return _tok_s(round) / _tok_s(twin)
+
+
+@metric(unit="s", better="lower", kind="time")
+def request_s(round: Round, planned: CellPlan) -> float:
+    """Wall time of the whole request of the batch."""
+    return round.wall_s
+
+
+@metric(unit="tok/s", better="higher", kind="time")
+def decode_tok_s(round: Round, planned: CellPlan) -> float:
+    """Useful tokens after each row's first block / (time of the last block - time of the first).
+
+    A block is a canvas, or one token when decoding is autoregressive. With one block it is missing: the time to that
+    block holds the prefill, so nothing is left that is decoding alone.
+    """
+    if len(round.block_s) < 2:
+        raise Missing("one block: there is nothing after it to time")
+    block = planned.cell.block_length or 1
+    tokens = sum(max(0, useful - block) for useful in round.useful_tokens)
+    if not tokens:
+        raise Missing("no useful token after the first block")
+    return tokens / (round.block_s[-1] - round.block_s[0])
+
+
+@metric(unit="s", better="lower", kind="time")
+def ttfb_s(round: Round, planned: CellPlan) -> float:
+    """Time until the first canvas's tokens (autoregressive: the first token) are on the host, before its commit."""
+    return round.ttfb_s
+
+
+@metric(unit="s", better="lower", kind="time")
+def time_to_1_s(round: Round, planned: CellPlan) -> float:
+    """Time until the block that brings a row's first useful token is on the host."""
+    return _time_to(1, round, planned)
+
+
+@metric(unit="s", better="lower", kind="time")
+def time_to_64_s(round: Round, planned: CellPlan) -> float:
+    """Time until the block that brings a row's 64th useful token is on the host; every row must have so many."""
+    return _time_to(64, round, planned)
+
+
+@metric(unit="s", better="lower", kind="time")
+def time_to_256_s(round: Round, planned: CellPlan) -> float:
+    """Time until the block that brings a row's 256th useful token is on the host; every row must have so many."""
+    return _time_to(256, round, planned)
+
+
+@metric(unit="s", better="lower", kind="time")
+def block_s(round: Round, planned: CellPlan) -> float:
+    """Median time from one block to the next; with one block, the time to it, which holds the prefill."""
+    if not round.block_s:
+        raise Missing("no block times")
+    between = [after - before for before, after in pairwise(round.block_s)]
+    return median(between or round.block_s)
+
+
+@metric(unit="s", better="lower", kind="time")
+def step_s(round: Round, planned: CellPlan) -> float:
+    """Median time of a denoise step or decode pass."""
+    if not round.step_s:
+        raise Missing(round.missing.get("step_s", "no step times"))
+    return median(round.step_s)
+
+
+@metric(unit="share", better="higher", kind="time")
+def floor_share(round: Round, planned: CellPlan) -> float:
+    """Floor of the passes that were executed (floor of a pass kind / planned count x executed count) / wall time."""
+    return sum(_floor_of(kind, count, planned) for kind, count in round.passes.items() if count) / round.wall_s
+
+
+@metric(unit="s", better="lower", kind="time")
+def device_s(round: Round, planned: CellPlan) -> float:
+    """Time of the whole request between two device events."""
+    return float(present("device_s", round))
+
+
+@metric(unit="share", better="higher", kind="time")
+def device_share(round: Round, planned: CellPlan) -> float:
+    """device_s / request_s: what is left is the gap between device events and wall time."""
+    return float(present("device_s", round)) / round.wall_s
+
+
+@metric(unit="s", better="lower", kind="time")
+def cpu_s(round: Round, planned: CellPlan) -> float:
+    """Processor time of our process during the request, over all its threads."""
+    return round.cpu_s
+
+
+def _tok_s(round: Round) -> float:
+    tokens = sum(round.useful_tokens)
+    if not tokens:
+        raise Missing("a round gave no useful token")
+    return tokens / round.wall_s
+
+
+def _time_to(count: int, round: Round, planned: CellPlan) -> float:
+    """The same for every row, because a static batch advances together."""
+    if min(round.useful_tokens, default=0) < count:
+        raise Missing(f"a row has fewer than {count} useful tokens")
+    block = (count - 1) // (planned.cell.block_length or 1)
+    if block >= len(round.block_s):
+        raise Missing("no time for the block that brings it")
+    return round.block_s[block]
+
+
+def _floor_of(kind: str, executed: int, planned: CellPlan) -> float:
+    phase = planned.phases.get(kind) or {}
+    if not phase.get("count"):
+        raise Missing(f"the plan holds no {kind} pass, so that pass has no floor")
+    if phase.get("floor_s") is None:
+        raise Missing(planned.missing.get("floor_s", "the device has no roofs"))
+    return float(phase["floor_s"]) / int(phase["count"]) * executed

@@ -1,0 +1,123 @@
+"""What a metric gives of each round of a cell, and from which other rounds and records it is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from harness.analysis.metrics import Metric, Missing
+from harness.analysis.run_data import CellPlan, Run, steps_key
+from harness.analysis.summary import Share, Summary, summarise, summarise_share
+from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
+
+# Twins may differ in these and in nothing else.
+TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
+
+
+def summary_of(metric: Metric, planned: CellPlan, run: Run) -> tuple[Summary | None, str]:
+    """The metric over a cell's finished rounds, or None and why there is none."""
+    by_launch, reasons = values_of(metric, planned, run)
+    if not by_launch:
+        return None, reasons[0] if reasons else "no finished round"
+    summarised = summarise_share if metric.scope == "share" else summarise
+    return summarised(list(by_launch.values()), metric.unit), ""
+
+
+def values_of(metric: Metric, planned: CellPlan, run: Run) -> tuple[dict[int, list[Any]], list[str]]:
+    """Launch -> what each of its rounds gave, a number or its rows' shares; and why other rounds gave nothing."""
+    by_launch: dict[int, list[Any]] = {}
+    reasons = []
+    for record in run.ok_records(planned.cell_id):
+        try:
+            for inputs in inputs_of(metric, planned, record, run):
+                try:
+                    value = _shares(metric, *inputs) if metric.scope == "share" else metric.compute(*inputs)
+                except Missing as why:
+                    reasons.append(str(why))
+                else:
+                    by_launch.setdefault(record.launch, []).append(value)
+        except Missing as why:
+            reasons.append(str(why))
+    return by_launch, reasons
+
+
+def _shares(metric: Metric, round: Round, planned: CellPlan) -> list[Share]:
+    """One of each row that counts, with the prompt that it answered."""
+    rows = enumerate(metric.parts(round, planned))
+    return [
+        Share(part=part[0], whole=part[1], prompt=prompt_of(round, row, planned.cell)) for row, part in rows if part
+    ]
+
+
+def prompt_of(round: Round, row: int, cell: Cell) -> tuple[Any, ...]:
+    """What tells the prompts of a run apart; random ones and unnamed ones are told apart by the draw."""
+    return (cell.prompt_set, round.prompt_ids[row]) if round.prompt_ids else (cell.prompt_set, round.seed, row)
+
+
+def inputs_of(metric: Metric, planned: CellPlan, record: Record, run: Run) -> Iterator[tuple[Any, ...]]:
+    """What the metric's function gets, once or for each round of the record.
+
+    Raises:
+        Missing: what it is compared with is not there.
+    """
+    if metric.scope == "record":
+        yield record, planned
+    elif metric.scope == "most_steps":
+        yield record, most_steps_record(record, planned, run)
+    elif metric.scope == "pair":
+        twin = twin_record(record, planned, run)
+        by_index = {round.index: round for round in twin.rounds}
+        for round in record.rounds:
+            other = by_index.get(round.index)
+            if other is not None and other.seed == round.seed:
+                yield round, other
+    else:
+        for round in record.rounds:
+            yield round, planned
+
+
+def most_steps_record(record: Record, planned: CellPlan, run: Run) -> Record:
+    """That of the cell which differs in num_steps alone and has the most of them, in the same launch.
+
+    Raises:
+        Missing: this cell is the one, it has no steps, or the other one gave nothing.
+    """
+    if planned.cell.decoding == AUTOREGRESSIVE:
+        raise Missing("autoregressive decoding has no steps")
+    most = run.most_steps[steps_key(planned.cell)]
+    if most.cell_id == planned.cell_id:
+        raise Missing("it is the cell with the most steps, with which others are compared")
+    other = run.final.get((most.cell_id, record.launch))
+    if other is None or other.status != "ok":
+        raise Missing(f"the cell with the most steps ({most.cell.num_steps}) gave nothing in this launch")
+    return other
+
+
+def twin_record(record: Record, planned: CellPlan, run: Run) -> Record:
+    """What the same process measured of the autoregressive twin, whichever attempt that was.
+
+    Raises:
+        Missing: the cell has no twin, its twin gave nothing in this process, or the two differ in more than they may.
+    """
+    if planned.cell.decoding == AUTOREGRESSIVE:
+        raise Missing("it is the baseline itself")
+    if planned.twin_id is None:
+        wanted = planned.cell.twin.cell_id
+        reason = next((s.reason for s in run.skipped if s.cell_id == wanted), "it is not in the plan")
+        raise Missing(f"no autoregressive twin: {reason}")
+    twin = run.by_process.get((planned.twin_id, record.launch, record.worker))
+    if twin is None:
+        last = run.final.get((planned.twin_id, record.launch))
+        ended = f"ended in {last.status}" if last is not None and last.status != "ok" else "was not measured"
+        raise Missing(f"its autoregressive twin {ended} in the same process")
+    differing = differing_keys(record.cell, twin.cell)
+    if differing:
+        raise Missing(f"refused: the pair differs in {', '.join(differing)}")
+    return twin
+
+
+def differing_keys(cell: Cell, other: Cell) -> list[str]:
+    """Fields in which two cells differ although twins may not."""
+    names = [f.name for f in fields(Cell) if f.name not in TWIN_KEYS]
+    return [name for name in names if getattr(cell, name) != getattr(other, name)]
