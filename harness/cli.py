@@ -92,9 +92,7 @@ def run(args: argparse.Namespace) -> int:
         _say(args, news)
     run_dir = store.open_run_dir(Path(config.results_dir), config.name, planned.run_id, fresh=config.fresh)
     store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
-    store.write_atomic(
-        run_dir / "plan.json", json.dumps({**to_json(planned), "command": args.command}, indent=1) + "\n"
-    )
+    store.write_atomic(run_dir / "plan.json", store.json_lines({**to_json(planned), "command": args.command}))
     store.write_environment(run_dir, environment)
     _log_to(run_dir / "run.log", args)
     _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
@@ -223,7 +221,7 @@ def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
         before = store.read_json(newest / "plan.json")
     except store.StoreError:
         return None
-    if [entry.get("cell_id") for entry in before.get("cells", [])] != [p.cell.cell_id for p in planned.cells]:
+    if [entry.get("cell_id") for entry in before.get("cells", [])] != [p.cell_id for p in planned.cells]:
         return None
     names = fingerprint.changed(before.get("provenance") or {}, planned.provenance)
     return f"a new run: since {newest.name}, {', '.join(names) or 'the protocol or the seed'} changed"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-
-from scipy import stats
+from itertools import accumulate
+from math import comb
 
 WANTED_CONFIDENCE = 0.95
 
@@ -33,7 +33,8 @@ def median_interval(sample: Sequence[float], wanted: float = WANTED_CONFIDENCE) 
 @cache
 def _rank(n: int, wanted: float) -> tuple[int, float]:
     """The largest k that achieves the wanted confidence, else 1, and what it achieves."""
-    achieved = [1 - 2 * float(stats.binom.cdf(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)] or [0.0]
+    below = accumulate(comb(n, i) for i in range(n // 2))  # of 2^n equally likely splits: fewer than k below the median
+    achieved = [1 - 2 * count / 2**n for count in below] or [0.0]
     enough = [k for k, confidence in enumerate(achieved, 1) if confidence >= wanted]
     k = enough[-1] if enough else 1
     return k, achieved[k - 1]

@@ -6,6 +6,7 @@ import gc
 import random
 import time
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from harness.measuring import host_memory
@@ -20,6 +21,7 @@ class LiveCell:
     """A cell in the middle of its launch."""
 
     cell: Cell
+    cell_id: str
     launch: int
     attempt: int
     worker: str
@@ -75,7 +77,7 @@ class LiveCell:
         return Record(
             run_id=run_id,
             cell=self.cell,
-            cell_id=self.cell.cell_id,
+            cell_id=self.cell_id,
             launch=self.launch,
             attempt=self.attempt,
             worker=self.worker,
@@ -95,9 +97,15 @@ class LiveCell:
 
         The same for every cell of a batch size, so that twins answer the same prompts.
         """
-        order = list(self.prompts.texts)
-        random.Random(self.seed + index).shuffle(order)
+        order = _shuffled(self.prompts.texts, self.seed + index)
         return tuple(order[i % len(order)] for i in range(self.cell.batch_size)) if order else ()
+
+
+@lru_cache(maxsize=64)  # every cell of a round asks for the same order
+def _shuffled(texts: tuple[str, ...], seed: int) -> list[str]:
+    order = list(texts)
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def _timed_round(backend: Backend, cell: Cell, prepared: Any, index: int, seed: int, on_cpu: bool) -> Round:

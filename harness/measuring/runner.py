@@ -111,9 +111,7 @@ class Supervisor:
             "run_dir": str(self.run_dir.resolve()),
             "worker": name,
             "environment_id": self.environment.environment_id,
-            "jobs": [
-                {"launch": j.launch, "members": [[p.cell.cell_id, attempt] for p, attempt in j.members]} for j in jobs
-            ],
+            "jobs": [{"launch": j.launch, "members": [[p.cell_id, attempt] for p, attempt in j.members]} for j in jobs],
         }
         kills_before = host_memory.oom_kills()
         flight = _InFlight()
@@ -142,7 +140,7 @@ class Supervisor:
     def _watch(self, worker: InlineWorker, flight: _InFlight) -> tuple[Status, str] | None:
         """Follow a worker's events until it ends; a verdict when it was silent for too long."""
         protocol = self.plan.config.protocol
-        by_id = {planned.cell.cell_id: planned for planned in self.plan.cells}
+        by_id = {planned.cell_id: planned for planned in self.plan.cells}
         while True:
             limit_s = protocol.request_timeout_s if flight.stage in _REQUESTS else protocol.load_timeout_s
             try:
@@ -182,11 +180,12 @@ class Supervisor:
     def _keep_leftovers(self, in_flight: Sequence[Unfinished] = (), verdict: tuple[Status, str] = _NOT_DONE) -> None:
         """Turn the rounds that dead workers left into records; cells that were in flight carry the verdict."""
         with dead_journals(self.run_dir) as unfinished:
-            recorded = {
-                (r.cell_id, r.launch, r.attempt) for r in store.read_records(self.run_dir, rounds=False).records
-            }
             judged = {one.key for one in in_flight}
             left = {one.key: one for one in [*in_flight, *unfinished]}  # a journal knows the rounds as well
+            recorded = {
+                (r.cell_id, r.launch, r.attempt)
+                for r in (store.read_records(self.run_dir, rounds=False).records if left else ())
+            }
             records = [
                 self._record(one, *(verdict if key in judged else _NOT_DONE))
                 for key, one in left.items()
@@ -195,10 +194,9 @@ class Supervisor:
             if records:
                 self._num_writers += 1
                 writer = store.RecordWriter(self.run_dir, f"{self.name}-kept-{self._num_writers}")
-                for record in records:
-                    writer.append(record)
+                writer.append(*records)
                 writer.close()
-        planned = {p.cell.cell_id: p for p in self.plan.cells}
+        planned = {p.cell_id: p for p in self.plan.cells}
         for record in records:
             if not record.is_interrupted:
                 self.progress.cell_done(planned[record.cell_id], record.status, record.reason or "")
@@ -250,7 +248,7 @@ def _in_flight(flight: _InFlight, jobs: Sequence[Job], worker: str, seed: int) -
     """The cells that a worker was busy with, as far as nothing else is known of them."""
     for job in jobs:
         for planned, attempt in job.members:
-            if job.launch == flight.launch and planned.cell.cell_id in flight.cells:
+            if job.launch == flight.launch and planned.cell_id in flight.cells:
                 yield Unfinished(
                     cell=planned.cell,
                     launch=job.launch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -56,16 +56,14 @@ class Session:
                 self._load(runnable)
                 self._measure(runnable)
         except DeviceBroken:
-            for one in live:
-                if one.status != "ok":
-                    self._write(one)
+            self._write([one for one in live if one.status != "ok"])
             raise
-        for one in live:
-            self._write(one)
+        self._write(live)
 
     def _live(self, planned: PlannedCell, attempt: int, launch: int) -> LiveCell:
         return LiveCell(
             cell=planned.cell,
+            cell_id=planned.cell_id,
             launch=launch,
             attempt=attempt,
             worker=self.worker,
@@ -80,7 +78,7 @@ class Session:
         if self.loaded == key:
             return
         config = self.plan.config
-        self.tell({"event": "load", "launch": live[0].launch, "cells": [one.cell.cell_id for one in live]})
+        self.tell({"event": "load", "launch": live[0].launch, "cells": [one.cell_id for one in live]})
         self.loaded = None
         try:
             self.backend.load(config.model, self.plan.shape, config.device, live[0].cell, config.seed)
@@ -109,7 +107,7 @@ class Session:
         for one in cells:
             if one.status != "ok":
                 continue
-            where = {"stage": stage, "cell_id": one.cell.cell_id, "launch": one.launch}
+            where = {"stage": stage, "cell_id": one.cell_id, "launch": one.launch}
             self.tell({"event": "begin", **where})
             try:
                 action(one)
@@ -124,14 +122,16 @@ class Session:
                 self.journal.append(one.unfinished())
             self.tell({"event": "end", **where})
 
-    def _write(self, one: LiveCell) -> None:
-        if one.status == "oom":
-            key = line_key(one.cell)
-            self.smallest_oom[key] = min(one.cell.batch_size, self.smallest_oom.get(key, one.cell.batch_size))
-        record = one.record(self.run_id, self.environment_id)
-        self.writer.append(record)
-        what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
-        self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
+    def _write(self, done: Sequence[LiveCell]) -> None:
+        """Records of cells that ended together, which one sync brings to the disk."""
+        records = [one.record(self.run_id, self.environment_id) for one in done]
+        self.writer.append(*records)
+        for record in records:
+            if record.status == "oom":
+                key = line_key(record.cell)
+                self.smallest_oom[key] = min(record.cell.batch_size, self.smallest_oom.get(key, record.cell.batch_size))
+            what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
+            self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
 
 
 def line_key(cell: Cell) -> str:
