@@ -47,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
     except (ConfigError, StoreError) as error:
         return _fail(args, USAGE, str(error))
     except KeyboardInterrupt:
-        return _fail(args, INTERRUPTED, "interrupted")
+        kept = f"; all that was measured is kept\ngo on with: {args.resume}" if args.verb == "run" else ""
+        return _fail(args, INTERRUPTED, f"interrupted{kept}")
     except BrokenPipeError:  # the reader of our output has gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -102,8 +103,6 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         supervisor.run()
-    except KeyboardInterrupt:
-        raise _Exit(INTERRUPTED, f"interrupted; all that was measured is kept\ngo on with: {args.resume}") from None
     except store.NewerSchemaError:
         raise
     except (store.StoreError, WorkerError) as error:

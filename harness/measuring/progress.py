@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from harness.spec.plan import Plan, PlannedCell, work_of
 
@@ -25,12 +26,40 @@ class PlainProgress:
         own = [work_of(p) for group in plan.own_groups for p in group]
         self._work_all = sum(own) * todo / max(len(own), 1)  # as if what is left were as heavy as the average cell
 
+        self.group_begun(())
+
+    def group_begun(self, group: Sequence[PlannedCell]) -> None:
+        self._group, self._group_start = group, time.monotonic()
+        self._group_rounds_done, self._group_work_done = 0, 0.0
+
     def round_done(self, planned: PlannedCell) -> None:
-        self._work_done += work_of(planned) / self._rounds
+        work = work_of(planned) / self._rounds
+        self._work_done += work
+        self._group_work_done += work
+        self._group_rounds_done += 1
 
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None:
         self._cells_done += 1
         self.say(self.line(planned, status, what))
+
+    def stopping(self) -> None:
+        """Ctrl-C was heard: say what is waited for, and about how long."""
+        rounds = f"{self._group_rounds_done} of {len(self._group) * self._rounds} requests done"
+        self.note(
+            f"finishing the group that is being measured: {len(self._group)} cells, {rounds}, {self.group_left()}\n"
+            "Ctrl-C again stops now: finished rounds are kept, but the group has to be measured again"
+        )
+
+    def group_left(self) -> str:
+        """How long the group still takes: by its own pace, else by that of the run so far."""
+        now, work = time.monotonic(), sum(work_of(planned) for planned in self._group)
+        if self._group_work_done:
+            left_s = (now - self._group_start) * max(work / self._group_work_done - 1, 0)
+        elif self._work_done:
+            left_s = (now - self._start) / self._work_done * work
+        else:
+            return "how long that takes is not known yet"
+        return f"about {_minutes(left_s)} left"
 
     def note(self, text: str) -> None:
         self.say(text)
@@ -55,7 +84,10 @@ class PlainProgress:
 
 
 class QuietProgress(PlainProgress):
-    """Nothing on the terminal; the lines still go to run.log."""
+    """Nothing on the terminal but the answer to Ctrl-C; the lines still go to run.log."""
+
+    def note(self, text: str) -> None:
+        super().say(text)
 
     def say(self, text: str) -> None:
         log.info(text)

@@ -28,6 +28,7 @@ _MOST_DEATHS = 2
 _DEATH = f"{INTERRUPTED}: its process ended"
 _NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
 _MOST_SILENT_STARTS = 3
+_BEFORE_REQUESTS = ("start", "load")  # there is nothing to finish yet, and a load can take minutes
 _REQUESTS = ("warmup", "measure", "count")
 _GRACE_S = 10.0
 
@@ -40,9 +41,10 @@ class Progress(Protocol):
     """What the supervisor tells whoever watches."""
 
     def start(self, plan: Plan, todo: int) -> None: ...
+    def group_begun(self, group: Sequence[PlannedCell]) -> None: ...
     def round_done(self, planned: PlannedCell) -> None: ...
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None: ...
-    def note(self, text: str) -> None: ...
+    def stopping(self) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -67,6 +69,7 @@ class Supervisor:
     name: str = field(default_factory=lambda: f"{os.getpid()}-{time.time_ns() // 1_000_000:x}")
     _stops: int = 0
     _worker: InlineWorker | None = None
+    _flight: _InFlight = field(default_factory=_InFlight)
     _num_workers: int = 0
     _num_writers: int = 0
     _silent_starts: int = 0
@@ -114,7 +117,7 @@ class Supervisor:
             "jobs": [{"launch": j.launch, "members": [[p.cell_id, attempt] for p, attempt in j.members]} for j in jobs],
         }
         kills_before = host_memory.oom_kills()
-        flight = _InFlight()
+        flight = self._flight = _InFlight()
         self._worker = InlineWorker(order, self.run_dir / "run.log")
         verdict: tuple[Status, str] | None = None
         ended_by_itself = False
@@ -150,7 +153,9 @@ class Supervisor:
             if event is None:
                 return None
             kind = event["event"]
-            if kind == "load":
+            if kind == "group":
+                self.progress.group_begun([by_id[cell_id] for cell_id in event["cells"]])
+            elif kind == "load":
                 flight.stage, flight.launch, flight.cells = "load", event["launch"], tuple(event["cells"])
             elif kind == "begin":
                 flight.stage, flight.launch, flight.cells = event["stage"], event["launch"], (event["cell_id"],)
@@ -222,14 +227,14 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C once ends after the group, twice at once; so do SIGTERM and SIGHUP."""
+        """Ctrl-C once ends after the group (docs/decisions/0006), twice at once; so do SIGTERM and SIGHUP."""
 
         def gently(number: int, frame: object) -> None:
             self._stops += 1
-            if self._stops > 1 or self._worker is None:
+            if self._stops > 1 or self._worker is None or self._flight.stage in _BEFORE_REQUESTS:
                 raise KeyboardInterrupt
             self._worker.ask_to_stop()
-            self.progress.note("finishing the group that is being measured; Ctrl-C again stops at once")
+            self.progress.stopping()
 
         def at_once(number: int, frame: object) -> None:
             self._stops += 1

@@ -33,7 +33,7 @@ class Session:
     backend: Backend
     writer: RecordWriter
     journal: RoundJournal
-    tell: Tell  # what the supervisor hears: load, begin, end, record
+    tell: Tell  # what the supervisor hears: group, load, begin, end, record
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: tuple[str, ...] | None = None
 
@@ -46,6 +46,7 @@ class Session:
             ConfigError, StoreError: going on is useless.
         """
         live = [self._live(planned, attempt, job.launch) for planned, attempt in job.members]
+        self.tell({"event": "group", "cells": [one.cell_id for one in live]})
         for one in live:
             smallest = self.smallest_oom.get(line_key(one.cell))
             if smallest is not None and one.cell.batch_size > smallest:
