@@ -205,7 +205,8 @@ def _refuse_unfit(planned: Plan, environment: Environment) -> None:
         raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
     if not planned.own_groups:
         count = len(planned.groups)
-        raise _Exit(NOTHING, f"shard={config.shard} is empty: the suite has {count} groups, so n is at most {count}")
+        most = f"n is at most the number of the suite's groups, {count}"
+        raise _Exit(NOTHING, f"shard={config.shard} is empty: {most}")
 
 
 def _why_new(config: SuiteConfig, planned: Plan) -> str | None:

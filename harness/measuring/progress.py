@@ -17,14 +17,14 @@ log = logging.getLogger("canvasbench")
 class PlainProgress:
     """One line a finished cell: count, status, label, seconds a request, elapsed, and what is left."""
 
-    def start(self, plan: Plan, todo: int) -> None:
-        self._todo, self._cells_done = todo, 0
+    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None:
+        """todo: each cell once for every launch in which it is due."""
+        self._todo, self._cells_done = len(todo), 0
         self._work_done = 0.0
         protocol = plan.config.protocol
         self._rounds = protocol.warmup_rounds + protocol.rounds + int(protocol.counters)
         self._start = time.monotonic()
-        own = [work_of(p) for group in plan.own_groups for p in group]
-        self._work_all = sum(own) * todo / max(len(own), 1)  # as if what is left were as heavy as the average cell
+        self._work_all = sum(work_of(planned) for planned in todo)
 
         self.group_begun(())
 
@@ -96,14 +96,14 @@ class QuietProgress(PlainProgress):
 class LiveProgress(PlainProgress):
     """A bar that moves with every round, and a line only for cells that did not end well."""
 
-    def start(self, plan: Plan, todo: int) -> None:
+    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None:
         super().start(plan, todo)
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = (TextColumn("{task.fields[count]}"), BarColumn(), TextColumn("{task.description}", markup=False))
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("", total=self._work_all, count=f"[0/{todo}]")
+        self._task = self._bar.add_task("", total=self._work_all, count=f"[0/{len(todo)}]")
         self._bar.start()
 
     def round_done(self, planned: PlannedCell) -> None:

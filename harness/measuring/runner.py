@@ -40,7 +40,7 @@ class WorkerError(Exception):
 class Progress(Protocol):
     """What the supervisor tells whoever watches."""
 
-    def start(self, plan: Plan, todo: int) -> None: ...
+    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None: ...
     def group_begun(self, group: Sequence[PlannedCell]) -> None: ...
     def round_done(self, planned: PlannedCell) -> None: ...
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None: ...
@@ -85,7 +85,7 @@ class Supervisor:
         """
         self._keep_leftovers()
         jobs = self._jobs()
-        self.progress.start(self.plan, sum(len(job.members) for job in jobs))
+        self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members])
         with self._signals():
             try:
                 while jobs:

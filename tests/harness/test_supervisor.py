@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from harness.measuring import environment, progress
 from harness.measuring.runner import Supervisor
 from harness.records import store
 from harness.records.types import AUTOREGRESSIVE, Record
-from harness.spec.plan import PlannedCell, build, identified
+from harness.spec.plan import PlannedCell, build, identified, work_of
 from harness.spec.suite import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,8 +34,8 @@ class Silent:
     def __init__(self) -> None:
         self.cells: list[tuple[str, str]] = []
 
-    def start(self, plan: object, todo: int) -> None:
-        self.todo = todo
+    def start(self, plan: object, todo: Sequence[PlannedCell]) -> None:
+        self.todo = len(todo)
 
     def round_done(self, planned: PlannedCell) -> None: ...
 
@@ -223,7 +224,7 @@ def test_what_is_left_of_a_group_is_estimated_from_its_own_pace_else_from_the_ru
     plan = build(compose([*TINY, "protocol.rounds=3"], backends=["fake"]))
     first, second = plan.own_groups
     watcher = progress.PlainProgress()
-    watcher.start(plan, todo=6)
+    watcher.start(plan, todo=[*first, *second])
     watcher.group_begun(first)
     assert watcher.group_left() == "how long that takes is not known yet"
     for planned in first:  # the first of five requests of each: warm-up, three rounds, counters
@@ -255,6 +256,18 @@ def test_a_closed_stderr_does_not_end_the_run(tmp_path: Path) -> None:
     process.stderr = None
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_the_time_left_is_that_of_the_cells_that_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    plan = build(compose([*TINY, "protocol.rounds=3"], backends=["fake"]))
+    longest = max(plan.cells, key=work_of)
+    watcher = progress.PlainProgress()
+    watcher.start(plan, todo=[longest])
+    watcher.round_done(longest)
+    now += 1
+    assert watcher.clock() == "0:01 elapsed, ~0:04 left"
 
 
 def test_two_runs_at_once_leave_one_final_record_a_cell(tmp_path: Path) -> None:
