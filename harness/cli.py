@@ -47,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
     except (ConfigError, StoreError) as error:
         return _fail(args, USAGE, str(error))
     except KeyboardInterrupt:
-        return _fail(args, INTERRUPTED, "interrupted")
+        kept = f"; all that was measured is kept\ngo on with: {args.resume}" if args.verb == "run" else ""
+        return _fail(args, INTERRUPTED, f"interrupted{kept}")
     except BrokenPipeError:  # the reader of our output has gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -92,9 +93,7 @@ def run(args: argparse.Namespace) -> int:
         _say(args, news)
     run_dir = store.open_run_dir(Path(config.results_dir), config.name, planned.run_id, fresh=config.fresh)
     store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
-    store.write_atomic(
-        run_dir / "plan.json", json.dumps({**to_json(planned), "command": args.command}, indent=1) + "\n"
-    )
+    store.write_atomic(run_dir / "plan.json", store.json_lines({**to_json(planned), "command": args.command}))
     store.write_environment(run_dir, environment)
     _log_to(run_dir / "run.log", args)
     _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
@@ -104,8 +103,6 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         supervisor.run()
-    except KeyboardInterrupt:
-        raise _Exit(INTERRUPTED, f"interrupted; all that was measured is kept\ngo on with: {args.resume}") from None
     except store.NewerSchemaError:
         raise
     except (store.StoreError, WorkerError) as error:
@@ -208,7 +205,8 @@ def _refuse_unfit(planned: Plan, environment: Environment) -> None:
         raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
     if not planned.own_groups:
         count = len(planned.groups)
-        raise _Exit(NOTHING, f"shard={config.shard} is empty: the suite has {count} groups, so n is at most {count}")
+        most = f"n is at most the number of the suite's groups, {count}"
+        raise _Exit(NOTHING, f"shard={config.shard} is empty: {most}")
 
 
 def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
@@ -223,7 +221,7 @@ def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
         before = store.read_json(newest / "plan.json")
     except store.StoreError:
         return None
-    if [entry.get("cell_id") for entry in before.get("cells", [])] != [p.cell.cell_id for p in planned.cells]:
+    if [entry.get("cell_id") for entry in before.get("cells", [])] != [p.cell_id for p in planned.cells]:
         return None
     names = fingerprint.changed(before.get("provenance") or {}, planned.provenance)
     return f"a new run: since {newest.name}, {', '.join(names) or 'the protocol or the seed'} changed"

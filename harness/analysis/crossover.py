@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
 from harness.analysis.rows import CellRow
 from harness.analysis.summary import Summary
-from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, canonical_json
+from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, canonical_json, to_json
 
 NONE_IN_SWEEP = "none in the sweep"
 
@@ -88,7 +88,7 @@ def lines_of(rows: list[CellRow]) -> list[Line]:
 
 def line_key(cell: Cell) -> str:
     """Equal for cells that differ in batch_size alone."""
-    return canonical_json(asdict(replace(cell, batch_size=0)))
+    return canonical_json({**to_json(cell), "batch_size": 0})
 
 
 def _crossing(before: tuple[int, Summary], after: tuple[int, Summary], even: set[int]) -> Crossing:

@@ -20,7 +20,7 @@ class CellPlan:
     cell_id: str
     twin_id: str | None
     floor_basis: str
-    phases: dict[str, dict[str, Any]]  # pass kind -> count, floor_s over all of them, ...
+    phases: dict[str, dict[str, Any]]  # pass kind -> count, and floor_s over all of them
     missing: dict[str, str]
 
 
@@ -37,7 +37,7 @@ class Run:
 
     directory: Path
     run_id: str
-    plan: dict[str, Any]
+    plan: dict[str, Any]  # what plan.json says of them all
     cells: tuple[CellPlan, ...]  # of a shard its own share alone: the others are measured elsewhere
     skipped: tuple[SkippedCell, ...]
     records: RunRecords
@@ -93,7 +93,7 @@ def load_run(run_dir: Path) -> Run:
     return Run(
         directory=directory,
         run_id=directory.name,
-        plan=plan,
+        plan={key: value for key, value in plan.items() if key not in ("cells", "skipped")},
         cells=cells,
         skipped=skipped,
         records=records,
@@ -156,7 +156,10 @@ def _cell_plan(directory: Path, entry: Any) -> CellPlan:
         cell_id=str(entry["cell_id"]),
         twin_id=entry.get("twin_id"),
         floor_basis=str(entry.get("floor_basis", "exact")),
-        phases=entry.get("phases") or {},
+        phases={
+            kind: {"count": phase.get("count"), "floor_s": phase.get("floor_s")}
+            for kind, phase in (entry.get("phases") or {}).items()
+        },
         missing=entry.get("missing") or {},
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from scipy import stats
+from scipy.special import bdtr  # the binomial distribution; scipy.stats has it too, but takes a second to load
 
 WANTED_CONFIDENCE = 0.95
 
@@ -46,7 +46,7 @@ def share_interval(share: float, weights: Sequence[float], wanted: float = WANTE
 @cache
 def _rank(n: int, wanted: float) -> tuple[int, float]:
     """The largest k that achieves the wanted confidence, else 1, and what it achieves."""
-    achieved = [1 - 2 * float(stats.binom.cdf(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)] or [0.0]
+    achieved = [1 - 2 * float(bdtr(k - 1, n, 0.5)) for k in range(1, n // 2 + 1)] or [0.0]
     enough = [k for k, confidence in enumerate(achieved, 1) if confidence >= wanted]
     k = enough[-1] if enough else 1
     return k, achieved[k - 1]

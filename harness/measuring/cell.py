@@ -6,6 +6,7 @@ import gc
 import random
 import time
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from harness.measuring import host_memory
@@ -21,6 +22,7 @@ class LiveCell:
     """A cell in the middle of its launch."""
 
     cell: Cell
+    cell_id: str
     launch: int
     attempt: int
     worker: str
@@ -79,7 +81,7 @@ class LiveCell:
         return Record(
             run_id=run_id,
             cell=self.cell,
-            cell_id=self.cell.cell_id,
+            cell_id=self.cell_id,
             launch=self.launch,
             attempt=self.attempt,
             worker=self.worker,
@@ -104,10 +106,16 @@ class LiveCell:
         Rounds begin at even distances, so that together they ask as many different prompts as they can. Every cell of a
         batch size gets the same, so that twins answer the same prompts; a larger batch has those of a smaller one, too.
         """
-        order = list(self.prompts.prompts)
-        random.Random(self.seed).shuffle(order)
+        order = _shuffled(self.prompts.prompts, self.seed)
         start = index * len(order) // self.num_rounds
         return [order[(start + row) % len(order)] for row in range(self.cell.batch_size)] if order else []
+
+
+@lru_cache(maxsize=64)  # every cell of a run asks for the same few orders
+def _shuffled(prompts: tuple[Prompt, ...], seed: int) -> list[Prompt]:
+    order = list(prompts)
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def _timed_round(

@@ -29,10 +29,10 @@ def due_jobs(
     jobs = []
     for launch in range(plan.config.protocol.launches):
         for group in groups:
-            records = {p.cell.cell_id: final.get((p.cell.cell_id, launch)) for p in group}
-            due = [p for p in group if _is_due(records[p.cell.cell_id], plan, workers_of_this_run)]
+            records = {p.cell_id: final.get((p.cell_id, launch)) for p in group}
+            due = [p for p in group if _is_due(records[p.cell_id], plan, workers_of_this_run)]
             anchor = group[0]
-            measured = records[anchor.cell.cell_id]
+            measured = records[anchor.cell_id]
             if (
                 due
                 and anchor not in due
@@ -42,7 +42,7 @@ def due_jobs(
             ):
                 due.insert(0, anchor)  # speed-ups need rounds of one process; an anchor that failed would fail again
             if due:
-                attempts = (1 if (r := records[p.cell.cell_id]) is None else r.attempt + 1 for p in due)
+                attempts = (1 if (r := records[p.cell_id]) is None else r.attempt + 1 for p in due)
                 jobs.append(Job(launch=launch, members=tuple(zip(due, attempts, strict=True))))
     return jobs
 

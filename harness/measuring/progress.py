@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 
 from harness.spec.plan import Plan, PlannedCell, work_of
 
@@ -16,21 +17,49 @@ log = logging.getLogger("canvasbench")
 class PlainProgress:
     """One line a finished cell: count, status, label, seconds a request, elapsed, and what is left."""
 
-    def start(self, plan: Plan, todo: int) -> None:
-        self._todo, self._cells_done = todo, 0
+    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None:
+        """todo: each cell once for every launch in which it is due."""
+        self._todo, self._cells_done = len(todo), 0
         self._work_done = 0.0
         protocol = plan.config.protocol
         self._rounds = protocol.warmup_rounds + protocol.rounds + int(protocol.counters)
         self._start = time.monotonic()
-        own = [work_of(p) for group in plan.own_groups for p in group]
-        self._work_all = sum(own) * todo / max(len(own), 1)  # as if what is left were as heavy as the average cell
+        self._work_all = sum(work_of(planned) for planned in todo)
+
+        self.group_begun(())
+
+    def group_begun(self, group: Sequence[PlannedCell]) -> None:
+        self._group, self._group_start = group, time.monotonic()
+        self._group_rounds_done, self._group_work_done = 0, 0.0
 
     def round_done(self, planned: PlannedCell) -> None:
-        self._work_done += work_of(planned) / self._rounds
+        work = work_of(planned) / self._rounds
+        self._work_done += work
+        self._group_work_done += work
+        self._group_rounds_done += 1
 
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None:
         self._cells_done += 1
         self.say(self.line(planned, status, what))
+
+    def stopping(self) -> None:
+        """Ctrl-C was heard: say what is waited for, and about how long."""
+        rounds = f"{self._group_rounds_done} of {len(self._group) * self._rounds} requests done"
+        self.note(
+            f"finishing the group that is being measured: {len(self._group)} cells, {rounds}, {self.group_left()}\n"
+            "Ctrl-C again stops now: finished rounds are kept, but the group has to be measured again"
+        )
+
+    def group_left(self) -> str:
+        """How long the group still takes: by its own pace, else by that of the run so far."""
+        now, work = time.monotonic(), sum(work_of(planned) for planned in self._group)
+        if self._group_work_done:
+            left_s = (now - self._group_start) * max(work / self._group_work_done - 1, 0)
+        elif self._work_done:
+            left_s = (now - self._start) / self._work_done * work
+        else:
+            return "how long that takes is not known yet"
+        return f"about {_minutes(left_s)} left"
 
     def note(self, text: str) -> None:
         self.say(text)
@@ -55,7 +84,10 @@ class PlainProgress:
 
 
 class QuietProgress(PlainProgress):
-    """Nothing on the terminal; the lines still go to run.log."""
+    """Nothing on the terminal but the answer to Ctrl-C; the lines still go to run.log."""
+
+    def note(self, text: str) -> None:
+        super().say(text)
 
     def say(self, text: str) -> None:
         log.info(text)
@@ -64,14 +96,14 @@ class QuietProgress(PlainProgress):
 class LiveProgress(PlainProgress):
     """A bar that moves with every round, and a line only for cells that did not end well."""
 
-    def start(self, plan: Plan, todo: int) -> None:
+    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None:
         super().start(plan, todo)
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         columns = (TextColumn("{task.fields[count]}"), BarColumn(), TextColumn("{task.description}", markup=False))
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("", total=self._work_all, count=f"[0/{todo}]")
+        self._task = self._bar.add_task("", total=self._work_all, count=f"[0/{len(todo)}]")
         self._bar.start()
 
     def round_done(self, planned: PlannedCell) -> None:

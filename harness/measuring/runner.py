@@ -28,6 +28,7 @@ _MOST_DEATHS = 2
 _DEATH = f"{INTERRUPTED}: its process ended"
 _NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
 _MOST_SILENT_STARTS = 3
+_BEFORE_REQUESTS = ("start", "load")  # there is nothing to finish yet, and a load can take minutes
 _REQUESTS = ("warmup", "measure", "count")
 _GRACE_S = 10.0
 
@@ -39,10 +40,11 @@ class WorkerError(Exception):
 class Progress(Protocol):
     """What the supervisor tells whoever watches."""
 
-    def start(self, plan: Plan, todo: int) -> None: ...
+    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None: ...
+    def group_begun(self, group: Sequence[PlannedCell]) -> None: ...
     def round_done(self, planned: PlannedCell) -> None: ...
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None: ...
-    def note(self, text: str) -> None: ...
+    def stopping(self) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -67,6 +69,7 @@ class Supervisor:
     name: str = field(default_factory=lambda: f"{os.getpid()}-{time.time_ns() // 1_000_000:x}")
     _stops: int = 0
     _worker: InlineWorker | None = None
+    _flight: _InFlight = field(default_factory=_InFlight)
     _num_workers: int = 0
     _num_writers: int = 0
     _silent_starts: int = 0
@@ -82,7 +85,7 @@ class Supervisor:
         """
         self._keep_leftovers()
         jobs = self._jobs()
-        self.progress.start(self.plan, sum(len(job.members) for job in jobs))
+        self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members])
         with self._signals():
             try:
                 while jobs:
@@ -111,12 +114,10 @@ class Supervisor:
             "run_dir": str(self.run_dir.resolve()),
             "worker": name,
             "environment_id": self.environment.environment_id,
-            "jobs": [
-                {"launch": j.launch, "members": [[p.cell.cell_id, attempt] for p, attempt in j.members]} for j in jobs
-            ],
+            "jobs": [{"launch": j.launch, "members": [[p.cell_id, attempt] for p, attempt in j.members]} for j in jobs],
         }
         kills_before = host_memory.oom_kills()
-        flight = _InFlight()
+        flight = self._flight = _InFlight()
         self._worker = InlineWorker(order, self.run_dir / "run.log")
         verdict: tuple[Status, str] | None = None
         ended_by_itself = False
@@ -142,7 +143,7 @@ class Supervisor:
     def _watch(self, worker: InlineWorker, flight: _InFlight) -> tuple[Status, str] | None:
         """Follow a worker's events until it ends; a verdict when it was silent for too long."""
         protocol = self.plan.config.protocol
-        by_id = {planned.cell.cell_id: planned for planned in self.plan.cells}
+        by_id = {planned.cell_id: planned for planned in self.plan.cells}
         while True:
             limit_s = protocol.request_timeout_s if flight.stage in _REQUESTS else protocol.load_timeout_s
             try:
@@ -152,7 +153,9 @@ class Supervisor:
             if event is None:
                 return None
             kind = event["event"]
-            if kind == "load":
+            if kind == "group":
+                self.progress.group_begun([by_id[cell_id] for cell_id in event["cells"]])
+            elif kind == "load":
                 flight.stage, flight.launch, flight.cells = "load", event["launch"], tuple(event["cells"])
             elif kind == "begin":
                 flight.stage, flight.launch, flight.cells = event["stage"], event["launch"], (event["cell_id"],)
@@ -182,11 +185,12 @@ class Supervisor:
     def _keep_leftovers(self, in_flight: Sequence[Unfinished] = (), verdict: tuple[Status, str] = _NOT_DONE) -> None:
         """Turn the rounds that dead workers left into records; cells that were in flight carry the verdict."""
         with dead_journals(self.run_dir) as unfinished:
-            recorded = {
-                (r.cell_id, r.launch, r.attempt) for r in store.read_records(self.run_dir, rounds=False).records
-            }
             judged = {one.key for one in in_flight}
             left = {one.key: one for one in [*in_flight, *unfinished]}  # a journal knows the rounds as well
+            recorded = {
+                (r.cell_id, r.launch, r.attempt)
+                for r in (store.read_records(self.run_dir, rounds=False).records if left else ())
+            }
             records = [
                 self._record(one, *(verdict if key in judged else _NOT_DONE))
                 for key, one in left.items()
@@ -195,10 +199,9 @@ class Supervisor:
             if records:
                 self._num_writers += 1
                 writer = store.RecordWriter(self.run_dir, f"{self.name}-kept-{self._num_writers}")
-                for record in records:
-                    writer.append(record)
+                writer.append(*records)
                 writer.close()
-        planned = {p.cell.cell_id: p for p in self.plan.cells}
+        planned = {p.cell_id: p for p in self.plan.cells}
         for record in records:
             if not record.is_interrupted:
                 self.progress.cell_done(planned[record.cell_id], record.status, record.reason or "")
@@ -224,14 +227,14 @@ class Supervisor:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C once ends after the group, twice at once; so do SIGTERM and SIGHUP."""
+        """Ctrl-C once ends after the group (docs/decisions/0006), twice at once; so do SIGTERM and SIGHUP."""
 
         def gently(number: int, frame: object) -> None:
             self._stops += 1
-            if self._stops > 1 or self._worker is None:
+            if self._stops > 1 or self._worker is None or self._flight.stage in _BEFORE_REQUESTS:
                 raise KeyboardInterrupt
             self._worker.ask_to_stop()
-            self.progress.note("finishing the group that is being measured; Ctrl-C again stops at once")
+            self.progress.stopping()
 
         def at_once(number: int, frame: object) -> None:
             self._stops += 1
@@ -250,7 +253,7 @@ def _in_flight(flight: _InFlight, jobs: Sequence[Job], worker: str, seed: int) -
     """The cells that a worker was busy with, as far as nothing else is known of them."""
     for job in jobs:
         for planned, attempt in job.members:
-            if job.launch == flight.launch and planned.cell.cell_id in flight.cells:
+            if job.launch == flight.launch and planned.cell_id in flight.cells:
                 yield Unfinished(
                     cell=planned.cell,
                     launch=job.launch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,7 +33,7 @@ class Session:
     backend: Backend
     writer: RecordWriter
     journal: RoundJournal
-    tell: Tell  # what the supervisor hears: load, begin, end, record
+    tell: Tell  # what the supervisor hears: group, load, begin, end, record
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: tuple[str, ...] | None = None
 
@@ -46,6 +46,7 @@ class Session:
             ConfigError, StoreError: going on is useless.
         """
         live = [self._live(planned, attempt, job.launch) for planned, attempt in job.members]
+        self.tell({"event": "group", "cells": [one.cell_id for one in live]})
         for one in live:
             smallest = self.smallest_oom.get(line_key(one.cell))
             if smallest is not None and one.cell.batch_size > smallest:
@@ -56,16 +57,14 @@ class Session:
                 self._load(runnable)
                 self._measure(runnable)
         except DeviceBroken:
-            for one in live:
-                if one.status != "ok":
-                    self._write(one)
+            self._write([one for one in live if one.status != "ok"])
             raise
-        for one in live:
-            self._write(one)
+        self._write(live)
 
     def _live(self, planned: PlannedCell, attempt: int, launch: int) -> LiveCell:
         return LiveCell(
             cell=planned.cell,
+            cell_id=planned.cell_id,
             launch=launch,
             attempt=attempt,
             worker=self.worker,
@@ -81,7 +80,7 @@ class Session:
         if self.loaded == key:
             return
         config = self.plan.config
-        self.tell({"event": "load", "launch": live[0].launch, "cells": [one.cell.cell_id for one in live]})
+        self.tell({"event": "load", "launch": live[0].launch, "cells": [one.cell_id for one in live]})
         self.loaded = None
         try:
             self.backend.load(config.model, self.plan.shape, config.device, live[0].cell, config.seed)
@@ -110,7 +109,7 @@ class Session:
         for one in cells:
             if one.status != "ok":
                 continue
-            where = {"stage": stage, "cell_id": one.cell.cell_id, "launch": one.launch}
+            where = {"stage": stage, "cell_id": one.cell_id, "launch": one.launch}
             self.tell({"event": "begin", **where})
             try:
                 action(one)
@@ -125,14 +124,16 @@ class Session:
                 self.journal.append(one.unfinished())
             self.tell({"event": "end", **where})
 
-    def _write(self, one: LiveCell) -> None:
-        if one.status == "oom":
-            key = line_key(one.cell)
-            self.smallest_oom[key] = min(one.cell.batch_size, self.smallest_oom.get(key, one.cell.batch_size))
-        record = one.record(self.run_id, self.environment_id)
-        self.writer.append(record)
-        what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
-        self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
+    def _write(self, done: Sequence[LiveCell]) -> None:
+        """Records of cells that ended together, which one sync brings to the disk."""
+        records = [one.record(self.run_id, self.environment_id) for one in done]
+        self.writer.append(*records)
+        for record in records:
+            if record.status == "oom":
+                key = line_key(record.cell)
+                self.smallest_oom[key] = min(record.cell.batch_size, self.smallest_oom.get(key, record.cell.batch_size))
+            what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
+            self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
 
 
 def line_key(cell: Cell) -> str:

@@ -79,7 +79,7 @@ def _listen(stop: threading.Event) -> None:
 def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.Event) -> None:
     config = suite.compose(order["words"], config_dir=order["config_dir"], backends=list(registry.BACKENDS))
     plan = planning.build(config)
-    by_id = {planned.cell.cell_id: planned for planned in plan.cells}
+    by_id = {planned.cell_id: planned for planned in plan.cells}
     journal = RoundJournal(run_dir, order["worker"])
     writer = store.RecordWriter(run_dir, order["worker"])
     session = Session(

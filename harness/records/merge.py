@@ -7,7 +7,6 @@ the run it came from. What is written anew is plan.json and config.yaml, without
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records.store import StoreError, read_environments, read_json, read_records, write_atomic
+from harness.records.store import StoreError, json_lines, read_environments, read_json, read_records, write_atomic
 from harness.records.types import FAILED_STATUSES, content_hash
 
 WHOLE = "1/1"  # the shard of a run that measures everything
@@ -131,7 +130,7 @@ def _write(parts: Sequence[Path], plan: dict[str, Any], run_dir: Path) -> None:
         for part in parts:
             for path in sorted(part.glob("environment-*.json")):  # the name is the hash of what identifies it
                 shutil.copyfile(path, temporary / path.name)
-        write_atomic(temporary / "plan.json", json.dumps(plan, indent=1) + "\n")
+        write_atomic(temporary / "plan.json", json_lines(plan))
         config = parts[0] / "config.yaml"
         if config.is_file():
             text = re.sub(r"(?m)^shard: .*$", f"shard: {WHOLE}", config.read_text(encoding="utf-8"))

@@ -9,12 +9,22 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from harness.records.types import RECORD_SCHEMA, Environment, Record, canonical_json, record_from_json, to_json
+from harness.records.types import (
+    RECORD_SCHEMA,
+    Environment,
+    Record,
+    Round,
+    canonical_json,
+    record_from_json,
+    round_from_json,
+    to_json,
+)
 
 
 class StoreError(Exception):
@@ -25,7 +35,7 @@ class NewerSchemaError(StoreError):
     """A file that a newer canvasbench wrote."""
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     """Replace a file's content whole, so that a reader or a crash never sees half of it.
 
     Raises:
@@ -35,7 +45,7 @@ def write_atomic(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -43,8 +53,26 @@ def write_atomic(path: Path, text: str) -> None:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
+def json_lines(document: dict[str, Any]) -> Iterator[str]:
+    """A JSON object with a line for each key, and for each item of a list: quick to write, and grep finds a cell."""
+    before = "{\n"
+    for key, value in document.items():
+        yield f"{before}{json.dumps(key)}: "
+        if isinstance(value, list):
+            for i, item in enumerate(value):
+                yield (",\n" if i else "[\n") + json.dumps(item)
+            yield "\n]" if value else "[]"
+        else:
+            yield json.dumps(value)
+        before = ",\n"
+    yield "\n}\n"
+
+
 class RecordWriter:
-    """Appends records to a file of its own, one line each, on disk before `append` returns."""
+    """Appends records to a file of its own, one line each, on disk before `append` returns.
+
+    A sync costs more than a line, so records that came to be together are handed over together.
+    """
 
     def __init__(self, run_dir: Path, worker: str) -> None:
         self.path = run_dir / f"records-{worker}.jsonl"
@@ -54,12 +82,13 @@ class RecordWriter:
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
-    def append(self, record: Record) -> None:
-        """Raises StoreError when the line did not reach the disk, for example because that is full."""
-        line = (canonical_json(to_json(record)) + "\n").encode()
+    def append(self, *records: Record) -> None:
+        """Raises StoreError when a line did not reach the disk, for example because that is full."""
         try:
-            while line:
-                line = line[os.write(self._descriptor, line) :]
+            for record in records:
+                line = (canonical_json(to_json(record)) + "\n").encode()
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
             os.fsync(self._descriptor)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from None
@@ -115,30 +144,71 @@ def read_records(run_dir: Path, *, rounds: bool = True) -> RunRecords:
     found = RunRecords()
     for path in sorted(run_dir.glob("records-*.jsonl")):
         try:
-            content = path.read_bytes()
+            with path.open("rb") as lines:
+                again = lru_cache(maxsize=64)(partial(_rounds_at, path))  # who looks at a cell does so many times
+                offset = 0
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        look = partial(again, offset) if rounds else None
+                        _read_line(f"{path.name}:{number}", line, found, look)
+                    offset += len(line)
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-        for number, line in enumerate(content.split(b"\n"), 1):
-            if line.strip():
-                _read_line(f"{path.name}:{number}", line, found, rounds)
     return found
 
 
-def _read_line(where: str, line: bytes, found: RunRecords, rounds: bool) -> None:
+class StoredRounds(Sequence[Round]):
+    """The rounds of a record line, read again when somebody looks at them: a night's need not fit into memory."""
+
+    def __init__(self, look: Callable[[], tuple[Round, ...]], count: int) -> None:
+        self._look, self._count = look, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._look()[index]
+
+    def __iter__(self) -> Iterator[Round]:
+        return iter(self._look())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._look() == tuple(other)
+
+
+def _rounds_at(path: Path, offset: int) -> tuple[Round, ...]:
     try:
-        data = json.loads(line)
-        if not isinstance(data, dict) or not isinstance(data.get("record_schema"), int):
-            raise ValueError("not a record")
-        while data["record_schema"] < RECORD_SCHEMA:
-            data = UPGRADES[data["record_schema"]](data)
-        if data["record_schema"] > RECORD_SCHEMA:
-            raise NewerSchemaError(
-                f"{where}: record_schema {data['record_schema']} is newer than this version's {RECORD_SCHEMA}; "
-                "upgrade canvasbench to read it"
-            )
-        if not rounds:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return tuple(round_from_json(one) for one in _upgraded(file.readline(), path.name)["rounds"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StoreError(f"{path}: changed while it was read: {error}") from None
+
+
+def _upgraded(line: bytes, where: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(line)
+    if not isinstance(data, dict) or not isinstance(data.get("record_schema"), int):
+        raise ValueError("not a record")
+    while data["record_schema"] < RECORD_SCHEMA:
+        data = UPGRADES[data["record_schema"]](data)
+    if data["record_schema"] > RECORD_SCHEMA:
+        raise NewerSchemaError(
+            f"{where}: record_schema {data['record_schema']} is newer than this version's {RECORD_SCHEMA}; "
+            "upgrade canvasbench to read it"
+        )
+    return data
+
+
+def _read_line(where: str, line: bytes, found: RunRecords, look: Callable[[], tuple[Round, ...]] | None) -> None:
+    """look: reads the line's rounds once more; None leaves them out."""
+    try:
+        data = _upgraded(line, where)
+        if look is None:
             data |= {"rounds": [], "counters": {}}
-        found.records.append(record_from_json(data))
+        record = record_from_json(data)
+        if look is not None:
+            record = replace(record, rounds=StoredRounds(look, len(record.rounds)))
+        found.records.append(record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         found.warnings.append(f"{where}: skipped a torn or foreign line ({error})")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -136,7 +137,7 @@ class Record:
     worker: str
     status: Status
     reason: str | None
-    rounds: tuple[Round, ...]
+    rounds: Sequence[Round]
     counters: dict[str, Any]  # of a separate untimed round: expert_hits, entropies
     discarded: tuple[str, ...]  # the reason of each round thrown away
     warnings: tuple[str, ...]
@@ -190,11 +191,7 @@ _FIELD_NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind)) for kind in (Cell, Round, Record, Environment)
 }
 
-_FIELD_TYPES: dict[type, dict[str, str]] = {
-    kind: {f.name: str(f.type) for f in fields(kind)} for kind in (Cell, Round, Record, Environment)
-}
-_ROUND_LISTS = tuple(name for name, kind in _FIELD_TYPES[Round].items() if kind.startswith("tuple["))
-_PLAIN_TYPES: dict[str, type] = {"int": int, "str": str, "Status": str}
+_ROUND_LISTS = tuple(f.name for f in fields(Round) if str(f.type).startswith("tuple["))
 
 
 def record_from_json(data: dict[str, Any]) -> Record:
@@ -231,18 +228,23 @@ def _tuples(data: Any, *names: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("record: expected a JSON object")
     lists = {n: data[n] for n in names if isinstance(data.get(n), list)}
-    return {**data, **{n: tuple(tuple(v) if isinstance(v, list) else v for v in vs) for n, vs in lists.items()}}
+    return {**data, **{n: tuple(map(tuple, vs)) if _is_nested(vs) else tuple(vs) for n, vs in lists.items()}}
+
+
+def _is_nested(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, list) for value in values)
 
 
 def _build(kind: type, data: Any) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{kind.__name__.lower()}: expected a JSON object, got {type(data).__name__}")
-    unknown = data.keys() - set(_FIELD_NAMES[kind])
+    checks = _FIELD_CHECKS[kind]
+    unknown = data.keys() - checks.keys()
     if unknown:
         raise ValueError(f"{kind.__name__.lower()}: unknown field {min(unknown, key=str)!r}")
     for name, value in data.items():
-        if not _fits(value, _FIELD_TYPES[kind][name]):
-            expected = _FIELD_TYPES[kind][name]
+        expected, fits = checks[name]
+        if not fits(value):
             raise ValueError(f"{kind.__name__.lower()}: {name} is {str(value)[:40]!r}, expected {expected}")
     try:
         return kind(**data)
@@ -250,17 +252,35 @@ def _build(kind: type, data: Any) -> Any:
         raise ValueError(f"{kind.__name__.lower()}: {error}") from None
 
 
-def _fits(value: Any, annotation: str) -> bool:
-    """Whether a value that JSON held has the type that the field declares."""
+def _are_numbers(values: tuple[Any, ...]) -> bool:
+    try:
+        return set(map(type, values)) <= {int, float} and all(map(math.isfinite, values))
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _check_of(annotation: str) -> Callable[[Any], bool]:
+    """Tells whether a value that JSON held has the type that a field declares."""
     if annotation.endswith(" | None"):
-        return value is None or _fits(value, annotation.removesuffix(" | None"))
-    if annotation == "float":
-        return isinstance(value, int | float) and -math.inf < value < math.inf
+        fits = _check_of(annotation.removesuffix(" | None"))
+        return lambda value: value is None or fits(value)
+    if annotation == "tuple[float, ...]":  # these two hold thousands: no call for each
+        return lambda value: isinstance(value, tuple) and _are_numbers(value)
+    if annotation == "tuple[int, ...]":
+        return lambda value: isinstance(value, tuple) and set(map(type, value)) <= {int}
     if annotation.startswith("tuple["):
-        inner = annotation.removeprefix("tuple[").removesuffix(", ...]")
-        return isinstance(value, tuple) and all(_fits(v, inner) for v in value)
+        fits = _check_of(annotation.removeprefix("tuple[").removesuffix(", ...]"))
+        return lambda value: isinstance(value, tuple) and all(map(fits, value))
     if annotation.startswith("dict["):
-        inner = annotation.removeprefix("dict[str, ").removesuffix("]")
-        return isinstance(value, dict) and all(_fits(v, inner) for v in value.values())
-    kind = _PLAIN_TYPES.get(annotation)
-    return kind is None or isinstance(value, kind)
+        fits = _check_of(annotation.removeprefix("dict[str, ").removesuffix("]"))
+        return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+    if annotation == "float":
+        return lambda value: _are_numbers((value,))
+    kind: type = {"int": int, "str": str, "Status": str}.get(annotation, object)
+    return lambda value: isinstance(value, kind)
+
+
+# Field -> its annotation and its check.
+_FIELD_CHECKS: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    kind: {f.name: (str(f.type), _check_of(str(f.type))) for f in fields(kind)} for kind in (Cell, Round, Record)
+}

@@ -57,7 +57,7 @@ def _row(planned: PlannedCell) -> tuple[str, ...]:
         _seconds(prediction.floor_s),
         _seconds(prediction.bound_s),
         _seconds(planned.predicted_s),
-        planned.cell.cell_id if planned.cell.decoding != AUTOREGRESSIVE else f"{planned.cell.cell_id} (anchor)",
+        planned.cell_id if planned.cell.decoding != AUTOREGRESSIVE else f"{planned.cell_id} (anchor)",
     )
 
 

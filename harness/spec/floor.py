@@ -14,7 +14,7 @@ from pathlib import Path
 from engine import config as engine_config
 from engine import cost
 from engine.config import ModelConfig, read_config
-from harness.records.types import AUTOREGRESSIVE, Cell
+from harness.records.types import Cell
 from harness.spec.config import DTYPE_BYTES, ConfigError, DeviceConfig, ModelSource, check_choice
 
 PHASES = ("prefill", "denoise", "commit", "decode")
@@ -30,22 +30,37 @@ class Phase:
     count: int = 0
     operations: dict[str, cost.Cost] = field(default_factory=dict)
     floor_s: float | None = None
-    operation_floor_s: dict[str, float | None] = field(default_factory=dict)
+    operation_floor_s: dict[str, float] = field(default_factory=dict)  # empty where the device has no roofs
+
+    def times(self, count: int) -> Phase:
+        """So many of it."""
+        return Phase(
+            count=self.count * count,
+            operations={name: one.times(count) for name, one in self.operations.items()},
+            floor_s=None if self.floor_s is None else self.floor_s * count,
+            operation_floor_s={name: seconds * count for name, seconds in self.operation_floor_s.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
     """What one request of a cell must cost. Seconds are None where the device has no roofs; `missing` says which."""
 
-    phases: dict[str, Phase]
     floor_s: float | None
     bound_s: float | None
     memory_bytes: int
     missing: dict[str, str]
+    num_steps: int
+    one_step: dict[str, Phase]  # as if a canvas took one step: thousands of cells share it
+
+    @property
+    def phases(self) -> dict[str, Phase]:
+        return _with_steps(self.one_step, self.num_steps)
 
     @property
     def passes(self) -> dict[str, int]:
-        return {kind: phase.count for kind, phase in self.phases.items()}
+        counts = {kind: phase.count for kind, phase in self.one_step.items()}
+        return {**counts, "denoise": counts["denoise"] * self.num_steps}
 
 
 def shape_of(source: ModelSource) -> ModelConfig:
@@ -75,79 +90,113 @@ def widths_of(cell: Cell) -> cost.Widths:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """`count` equal model calls of one kind."""
+    """One model call."""
 
     kind: str
-    count: int
     tokens: int
     context: int
     samples: bool = False
 
 
-def passes_of(cell: Cell) -> Iterator[Pass]:
-    """The model calls of one request when no EOS ends it early and every canvas takes num_steps.
+def passes_of(prompt_tokens: int, output_tokens: int, block_length: int | None) -> Iterator[Pass]:
+    """The model calls of one request when no EOS ends it early and every canvas takes one step.
 
     A canvas is committed only when another one follows. An autoregressive prefill gives the first token.
     """
-    prompt, output = cell.prompt_tokens, cell.output_tokens
-    if cell.decoding == AUTOREGRESSIVE:
-        yield Pass("prefill", 1, prompt, 0, samples=True)
-        for i in range(output - 1):
-            yield Pass("decode", 1, 1, prompt + i)
+    if block_length is None:
+        yield Pass("prefill", prompt_tokens, 0, samples=True)
+        for i in range(output_tokens - 1):
+            yield Pass("decode", 1, prompt_tokens + i)
         return
-    assert cell.block_length is not None and cell.num_steps is not None
-    yield Pass("prefill", 1, prompt, 0)
-    num_canvases = -(-output // cell.block_length)
+    yield Pass("prefill", prompt_tokens, 0)
+    num_canvases = -(-output_tokens // block_length)
     for canvas in range(num_canvases):
-        context = prompt + canvas * cell.block_length
-        yield Pass("denoise", cell.num_steps, cell.block_length, context)
+        context = prompt_tokens + canvas * block_length
+        yield Pass("denoise", block_length, context)
         if canvas < num_canvases - 1:
-            yield Pass("commit", 1, cell.block_length, context)
+            yield Pass("commit", block_length, context)
+
+
+@dataclass(frozen=True, slots=True)
+class Roofs:
+    """What floors need of a device: None where it is not known."""
+
+    bandwidth: float | None
+    rates: tuple[float | None, ...]  # one for each of cost.OPERATIONS
+
+    @property
+    def are_known(self) -> bool:
+        return self.bandwidth is not None and None not in self.rates
+
+    def seconds(self, operation: str, total: cost.Cost) -> tuple[float, float]:
+        """Of moving the bytes, and of computing."""
+        rate = self.rates[cost.OPERATIONS.index(operation)]
+        assert self.bandwidth is not None and rate is not None
+        return total.bytes / self.bandwidth, total.flops / rate
 
 
 def predict(cell: Cell, shape: ModelConfig, device: DeviceConfig) -> Prediction:
     """Floors, bound and memory of one whole request of the cell's batch on the device."""
-    bandwidth = device.bandwidth_bytes_s.value
-    rates = {op: _rate(device, _compute_dtype(cell, op)) for op in cost.OPERATIONS}
+    dtypes = [_compute_dtype(cell, operation) for operation in cost.OPERATIONS]
+    roofs = Roofs(device.bandwidth_bytes_s.value, tuple(_rate(device, dtype) for dtype in dtypes))
     missing = {}
-    if bandwidth is None or None in rates.values():
-        dtypes = sorted({_compute_dtype(cell, op) for op, rate in rates.items() if rate is None})
-        lacks = [*(["bandwidth"] if bandwidth is None else []), *(f"{d} rate" for d in dtypes)]
+    if not roofs.are_known:
+        unknown = sorted({dtype for dtype, rate in zip(dtypes, roofs.rates, strict=True) if rate is None})
+        lacks = [*(["bandwidth"] if roofs.bandwidth is None else []), *(f"{d} rate" for d in unknown)]
         missing = {
             name: f"device {device.name} has no roof: {', '.join(lacks)}"
             for name in ("floor_s", "bound_s", "predicted_s")
         }
-    phases = {kind: Phase() for kind in PHASES}
-    widths = widths_of(cell)
-    for step in passes_of(cell):
-        phase = phases[step.kind]
-        phase.count += step.count
-        for name, one in _costs(shape, widths, cell.batch_size, step.kind, step.tokens, step.context, step.samples):
-            total = one.times(step.count)
-            phase.operations[name] = phase.operations[name] + total if name in phase.operations else total
-            if not missing:
-                seconds = _floor(total, bandwidth, rates[name])
-                phase.operation_floor_s[name] = (phase.operation_floor_s.get(name) or 0.0) + seconds
-    if not missing:
-        for phase in phases.values():
-            phase.floor_s = sum(s or 0.0 for s in phase.operation_floor_s.values())
+    lengths = (cell.prompt_tokens, cell.output_tokens, cell.block_length)
+    one_step = _one_step(shape, widths_of(cell), roofs, cell.batch_size, *lengths)
+    num_steps = cell.num_steps or 1
+    phases = _with_steps(one_step, num_steps)
     return Prediction(
-        phases=phases,
-        floor_s=None if missing else sum(p.floor_s or 0.0 for p in phases.values()),
-        bound_s=None if missing else _bound(phases, bandwidth, rates),
+        floor_s=None if missing else sum(phase.floor_s or 0.0 for phase in phases.values()),
+        bound_s=None if missing else _bound(phases, roofs),
         memory_bytes=memory_bytes(cell, shape),
         missing=missing,
+        num_steps=num_steps,
+        one_step=one_step,
     )
 
 
-@lru_cache(maxsize=65_536)  # cells of one batch and block length differ in how often they make the same passes
-def _costs(
-    shape: ModelConfig, widths: cost.Widths, batch_size: int, kind: str, tokens: int, context: int, samples: bool
-) -> tuple[tuple[str, cost.Cost], ...]:
-    passed = cost.pass_cost(
-        shape, kind, batch_size=batch_size, tokens=tokens, context=context, widths=widths, samples=samples
-    )
-    return tuple(passed.items())
+@lru_cache(maxsize=1024)  # cells that differ in steps, stopping, eos or prompts alone make the same passes
+def _one_step(
+    shape: ModelConfig,
+    widths: cost.Widths,
+    roofs: Roofs,
+    batch_size: int,
+    prompt_tokens: int,
+    output_tokens: int,
+    block_length: int | None,
+) -> dict[str, Phase]:
+    phases = {kind: Phase() for kind in PHASES}
+    for step in passes_of(prompt_tokens, output_tokens, block_length):
+        phase = phases[step.kind]
+        phase.count += 1
+        costs = cost.pass_cost(
+            shape,
+            step.kind,
+            batch_size=batch_size,
+            tokens=step.tokens,
+            context=step.context,
+            widths=widths,
+            samples=step.samples,
+        )
+        for name, one in costs.items():
+            phase.operations[name] = phase.operations[name] + one if name in phase.operations else one
+            if roofs.are_known:
+                before = phase.operation_floor_s.get(name, 0.0)
+                phase.operation_floor_s[name] = before + max(roofs.seconds(name, one))
+    if roofs.are_known:
+        for phase in phases.values():
+            phase.floor_s = sum(phase.operation_floor_s.values())
+    return phases
+
+
+def _with_steps(one_step: dict[str, Phase], num_steps: int) -> dict[str, Phase]:
+    return {**one_step, "denoise": one_step["denoise"].times(num_steps)}
 
 
 def memory_bytes(cell: Cell, shape: ModelConfig) -> int:
@@ -180,16 +229,6 @@ def _rate(device: DeviceConfig, dtype: str) -> float | None:
     return None if figure is None else figure.value
 
 
-def _floor(total: cost.Cost, bandwidth: float | None, rate: float | None) -> float:
-    assert bandwidth is not None and rate is not None
-    return max(total.bytes / bandwidth, total.flops / rate)
-
-
-def _bound(phases: dict[str, Phase], bandwidth: float | None, rates: dict[str, float | None]) -> float:
-    assert bandwidth is not None
-    seconds_moving = seconds_computing = 0.0
-    for phase in phases.values():
-        for name, total in phase.operations.items():
-            seconds_moving += total.bytes / bandwidth
-            seconds_computing += total.flops / (rates[name] or 1.0)
-    return max(seconds_moving, seconds_computing)
+def _bound(phases: dict[str, Phase], roofs: Roofs) -> float:
+    seconds = [roofs.seconds(name, total) for phase in phases.values() for name, total in phase.operations.items()]
+    return max(sum(moving for moving, _ in seconds), sum(computing for _, computing in seconds))

@@ -28,15 +28,19 @@ class PlannedCell:
     """A cell that will run, with what it is expected to cost."""
 
     cell: Cell
+    cell_id: str = field(init=False)  # hashed once: everything that happens to a cell names it
     twin_id: str | None  # the autoregressive cell it is compared with; None for that one itself
     prediction: Prediction
     predicted_s: float | None  # to measure it: warm-up, rounds and counters of all launches
     floor_basis: str  # exact | cap: an early stop can only make it cheaper
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cell_id", self.cell.cell_id)
+
     @property
     def group_id(self) -> str:
         """Cells of one group are interleaved in one process: an anchor and all cells whose twin it is."""
-        return self.twin_id or self.cell.cell_id
+        return self.twin_id or self.cell_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +130,7 @@ def build(config: SuiteConfig) -> Plan:
             skipped.append(SkippedCell(cell=cell, reason=reason))
         else:
             planned.append(_planned(cell, config, prediction))
-    ids = {p.cell.cell_id for p in planned}
+    ids = {p.cell_id for p in planned}
     kept = tuple(p if p.twin_id in ids else replace(p, twin_id=None) for p in planned)
     return Plan(config=config, shape=shape, prompts=prompts, cells=kept, skipped=tuple(skipped))
 
@@ -203,7 +207,7 @@ def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
     """
     run_id = content_hash(
         {
-            "cells": [p.cell.cell_id for p in plan.cells],
+            "cells": [p.cell_id for p in plan.cells],
             "protocol": asdict(plan.config.protocol),
             "seed": plan.config.seed,
             "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
@@ -244,7 +248,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
 def _planned_json(planned: PlannedCell) -> dict[str, Any]:
     prediction = planned.prediction
     return {
-        "cell_id": planned.cell.cell_id,
+        "cell_id": planned.cell_id,
         "cell": cell_to_json(planned.cell),
         "twin_id": planned.twin_id,
         "predicted_s": planned.predicted_s,

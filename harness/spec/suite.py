@@ -129,6 +129,8 @@ def _check_key(key: str) -> None:
 
 
 def _nearest_key(word: str, path: str, names: list[str]) -> str:
+    if not path:
+        names = [*data.GROUPS, *(name for name in names if name not in (*data.GROUPS, *_SET_BY_US))]
     hint = nearest(word, names)
     if not hint and not path:
         axes = [f.name for f in dataclasses.fields(_field_type(SuiteConfig, "axes"))]

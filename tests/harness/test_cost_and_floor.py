@@ -100,6 +100,12 @@ def test_a_request_is_one_prefill_all_steps_and_one_commit_fewer_than_canvases()
     assert passes == {"prefill": 1, "denoise": 48, "commit": 2, "decode": 0}
 
 
+def test_cells_that_differ_in_steps_alone_share_what_one_step_costs() -> None:
+    few, many = (predict(cell(num_steps=steps), RELEASED, device()) for steps in (2, 48))
+    assert few.one_step is many.one_step
+    assert (few.phases["denoise"].count, many.phases["denoise"].count) == (4, 96)
+
+
 def test_an_autoregressive_request_takes_its_first_token_from_the_prefill() -> None:
     anchor = cell().twin
     prediction = predict(anchor, RELEASED, device())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,40 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_record_is_one_line(tmp_path: Path) -> None:
     written(tmp_path, record(reason="two\nlines\u2028three"))
     assert (tmp_path / "records-w.jsonl").read_bytes().count(b"\n") == 1
+
+
+def test_records_that_came_to_be_together_cost_one_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    writer = store.RecordWriter(tmp_path, "w")
+    writer.append(*(record(launch=launch) for launch in range(3)))
+    writer.close()
+    assert synced == [(tmp_path / "records-w.jsonl").stat().st_size]
+    assert [r.launch for r in store.read_records(tmp_path).records] == [0, 1, 2]
+
+
+def test_rounds_are_those_of_their_own_line_whenever_one_looks(tmp_path: Path) -> None:
+    rounds = [tuple(replace(ROUND, index=i, wall_s=launch + i) for i in range(2)) for launch in range(3)]
+    written(tmp_path, *(record(launch=launch, rounds=own) for launch, own in enumerate(rounds)))
+    found = store.read_records(tmp_path).records
+    assert [tuple(r.rounds) for r in reversed(found)] == rounds[::-1]
+    assert [(len(r.rounds), r.rounds[1].wall_s, r.rounds[:1]) for r in found] == [
+        (2, own[1].wall_s, own[:1]) for own in rounds
+    ]
+
+
+def test_a_file_that_changes_under_its_reader_is_an_error(tmp_path: Path) -> None:
+    (found,) = store.read_records(written(tmp_path, record())).records
+    (tmp_path / "records-w.jsonl").write_text("{}\n")
+    with pytest.raises(store.StoreError, match="changed while it was read"):
+        list(found.rounds)
+
+
+def test_a_document_has_a_line_for_each_item_and_reads_back(tmp_path: Path) -> None:
+    document = {"name": "a\nb", "cells": [{"cell_id": "x"}, {"cell_id": "y"}], "skipped": [], "seed": 0}
+    store.write_atomic(tmp_path / "x", store.json_lines(document))
+    assert store.read_json(tmp_path / "x") == document
+    assert '{"cell_id": "y"}' in (tmp_path / "x").read_text().splitlines()
 
 
 def test_a_torn_last_line_is_skipped_and_named(tmp_path: Path) -> None:
@@ -182,7 +218,24 @@ def test_an_unknown_run_is_refused_with_those_that_there_are(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "damage", [{"rounds": 1}, {"cell": None}, {"status": "fine"}, {"extra": 1}, {"rounds": [{"index": 0}]}]
+    "damage",
+    [
+        {"rounds": 1},
+        {"cell": None},
+        {"status": "fine"},
+        {"extra": 1},
+        {"rounds": [{"index": 0}]},
+        *(
+            {"rounds": [{**to_json(ROUND), **one}]}
+            for one in (
+                {"wall_s": 10**400},
+                {"step_s": [0.1, float("nan")]},
+                {"step_s": ["0.1"]},
+                {"useful_tokens": [8.5]},
+                {"steps_per_canvas": [2, [2]]},
+            )
+        ),
+    ],
 )
 def test_a_damaged_record_names_its_field(damage: dict[str, object]) -> None:
     data = json.loads(json.dumps(to_json(record()))) | damage

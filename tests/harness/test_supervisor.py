@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from harness.measuring import environment
+from harness.measuring import environment, progress
 from harness.measuring.runner import Supervisor
 from harness.records import store
 from harness.records.types import AUTOREGRESSIVE, Record
-from harness.spec.plan import PlannedCell, build, identified
+from harness.spec.plan import PlannedCell, build, identified, work_of
 from harness.spec.suite import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,15 +34,17 @@ class Silent:
     def __init__(self) -> None:
         self.cells: list[tuple[str, str]] = []
 
-    def start(self, plan: object, todo: int) -> None:
-        self.todo = todo
+    def start(self, plan: object, todo: Sequence[PlannedCell]) -> None:
+        self.todo = len(todo)
 
     def round_done(self, planned: PlannedCell) -> None: ...
 
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None:
         self.cells.append((planned.cell.cell_id, status))
 
-    def note(self, text: str) -> None: ...
+    def group_begun(self, group: object) -> None: ...
+
+    def stopping(self) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -174,10 +179,60 @@ def test_ctrl_c_once_finishes_the_group_and_says_how_to_go_on(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Ctrl-C again" in stderr
-    assert "go on with: python -m harness run" in stderr
+    assert re.search(
+        r"finishing the group .*: 3 cells, \d+ of 21 requests done, about 0:0\d left\nCtrl-C again", stderr
+    )
+    resume = re.search(r"^go on with: (python -m harness run .*)$", stderr, re.MULTILINE)
+    assert resume
+    assert shlex.split(resume[1])[1:] == command(tmp_path, *SLOW)[1:]
     (run_dir,) = tmp_path.glob("results/*/*")
     assert statuses(run_dir) == {"ok": 3}
+
+
+def test_ctrl_c_twice_stops_at_once_and_keeps_the_finished_rounds(tmp_path: Path) -> None:
+    process = started(tmp_path, "-q", "options.request_s=0.5", "protocol.rounds=100")
+    wait_for(tmp_path, "results/*/*/rounds-*.jsonl")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert "finishing the group" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "go on with: python -m harness run" in stderr
+    (run_dir,) = tmp_path.glob("results/*/*")
+    records = store.read_records(run_dir).records
+    assert records
+    assert all(r.is_interrupted and 1 <= len(r.rounds) < 100 for r in records)
+
+
+def test_ctrl_c_before_the_first_request_has_nothing_to_finish(tmp_path: Path) -> None:
+    process = started(tmp_path, *SLOW)
+    assert process.stderr is not None
+    assert "6 cells" in process.stderr.readline()  # said before the worker is started
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.startswith("error: interrupted; all that was measured is kept\ngo on with: python -m harness run")
+    assert not list(tmp_path.glob("results/*/*/r*s-*.jsonl"))
+
+
+def test_what_is_left_of_a_group_is_estimated_from_its_own_pace_else_from_the_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    plan = build(compose([*TINY, "protocol.rounds=3"], backends=["fake"]))
+    first, second = plan.own_groups
+    watcher = progress.PlainProgress()
+    watcher.start(plan, todo=[*first, *second])
+    watcher.group_begun(first)
+    assert watcher.group_left() == "how long that takes is not known yet"
+    for planned in first:  # the first of five requests of each: warm-up, three rounds, counters
+        watcher.round_done(planned)
+        now += 1
+    assert watcher.group_left() == "about 0:12 left"
+    watcher.group_begun(second)
+    assert watcher.group_left() == "about 0:15 left"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -201,6 +256,18 @@ def test_a_closed_stderr_does_not_end_the_run(tmp_path: Path) -> None:
     process.stderr = None
     process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_the_time_left_is_that_of_the_cells_that_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    plan = build(compose([*TINY, "protocol.rounds=3"], backends=["fake"]))
+    longest = max(plan.cells, key=work_of)
+    watcher = progress.PlainProgress()
+    watcher.start(plan, todo=[longest])
+    watcher.round_done(longest)
+    now += 1
+    assert watcher.clock() == "0:01 elapsed, ~0:04 left"
 
 
 def test_two_runs_at_once_leave_one_final_record_a_cell(tmp_path: Path) -> None:

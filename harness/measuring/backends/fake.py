@@ -29,7 +29,8 @@ class FakeBackend:
         return seed
 
     def generate(self, cell: Cell, prepared: int) -> Answer:
-        time.sleep(float(cell.options.get("request_s", 0)))
+        if seconds := float(cell.options.get("request_s", 0)):
+            time.sleep(seconds)
         if cell.batch_size >= int(cell.options.get("fail_batch", 1)):
             _fail(cell.options.get("fail"))
         if cell.block_length is None or cell.num_steps is None:
