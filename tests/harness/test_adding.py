@@ -78,7 +78,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_page_has_a_block_for_each_thing_that_can_be_added() -> None:
     assert set(BLOCKS) == {
         "device/toy_gpu.yaml", "model/toy_model.yaml", "protocol/toy_protocol.yaml", "prompts/toy_prompts.jsonl",
-        "suite/toy.yaml", "toy_backend.py", "toy_metric.py", "toy_figure.py", "toy_sampler.py",
+        "prompts/toy_checked.jsonl", "suite/toy.yaml", "toy_backend.py", "toy_metric.py", "toy_figure.py",
+        "toy_sampler.py",
     }  # fmt: skip
 
 
@@ -104,6 +105,13 @@ def test_a_suite_with_its_model_protocol_and_prompts_runs_from_the_command_line(
     (run,) = document["runs"]
     assert (run["suite"], run["model"], run["protocol"]["rounds"]) == ("toy", "toy_model", 2)
     assert {cell["cell"]["prompt_set"] for cell in document["cells"]} == {"toy_prompts"}
+
+
+def test_a_checked_prompt_set_is_graded_by_category(outside: Path, tmp_path: Path) -> None:
+    analysis = measured(tmp_path / "run", outside, "axes.prompt_set=[toy_checked]", "axes.batch_size=[2]")
+    for row in analysis.rows:
+        assert (row.metrics["exact_match"].value, row.metrics["exact_match"].n_prompts) == (0.0, 2)  # random weights
+    assert {category.name for one in analysis.settings for category in one.categories} == {"sums", "words"}
 
 
 def test_a_backend_is_measured(outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def _panel(axes: Axes, shown: Compared, category: str, *, is_first: bool) -> Non
     axes.set_title(short(category, 26), fontsize=9, loc="left", pad=3)
     axes.tick_params(labelsize=7.5, pad=2)
     _share_axis(axes, "")
+    axes.set_ylim(-0.08, 1.08)  # so that small marks at the ends are whole
     axes.yaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     if not is_first:
         axes.tick_params(labelleft=False)
@@ -105,7 +106,12 @@ def _plot(axes: Axes, shown: Compared, category: str | None) -> list[tuple[float
             ends.append((steps, summary.value, f"adaptive, at most {one.cell.num_steps}", svg.INK))
     twin = None if shown.twin is None else _exact(shown.twin, category)
     counts = _counts(shown)
-    means = [steps for one in shown.adaptive if (steps := _mean_steps(one, None))]
+    means = [
+        steps
+        for one in shown.adaptive
+        for steps in ([one.mean_steps] if is_main else [part.mean_steps for part in one.categories])
+        if steps
+    ]
     log2_axis(axes, counts, "denoising steps per canvas; of adaptive stopping the mean")
     axes.set_xlim(min([*counts, *means]) / 1.25, max([*counts, *means]) * 1.25)
     if twin is not None:

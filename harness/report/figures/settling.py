@@ -73,7 +73,7 @@ def _draw(axes: Axes, rows: Rows, tau: float | None) -> None:
         low, high = ([float(np.quantile(steps, q, method="inverted_cdf")) for _, steps in many] for q in (0.1, 0.9))
         axes.fill_between([place for place, _ in many], low, high, color=svg.DIFFUSION, alpha=0.18, linewidth=0)
     axes.set_xlim(0.5, len(at) + 0.5)
-    axes.set_ylim(0, max(map(max, at)) * 1.05)
+    axes.set_ylim(0, max(map(max, at)) * 1.18)  # room for tau above what is drawn
     axes.set_xlabel("position in the canvas (useful ones alone)")
     axes.set_ylabel("step at which it settled")
     text = "all settle at once" if tau is None else f"tau = {tau:.2f}"
