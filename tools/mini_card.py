@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -43,7 +42,7 @@ def main() -> int:
             words="" if training["recipe"]["steps"] == 4000 else f" --steps {training['recipe']['steps']}",
             note=f" ({args.note})" if args.note else "",
             curve=[((i + 1) * every, points[i]) for i in shown],
-            count=max(cell["cell"]["batch_size"] for cell in analyses[0]["cells"]),
+            count=analyses[0]["settings"][0]["setting"]["batch_size"],
             draws=[(title, table(analysis)) for title, analysis in zip(titles, analyses, strict=True)],
         )
     )
@@ -53,23 +52,23 @@ def main() -> int:
 
 
 def table(analysis: dict[str, Any]) -> dict[str, Any]:
-    """Exact match of each task by configuration, with means at the end."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+    """Exact match of each task by setting, with means over tasks at the end, and the adaptive setting's steps."""
+    found: dict[str, dict[str, float]] = {}
     steps: dict[str, str] = {}
-    for row in analysis["cells"]:
-        cell, metrics = row["cell"], row["metrics"]
-        name = cell["prompt_set"].removeprefix("mini_")
-        found[name][configuration(cell)] = metrics["exact_match"]["value"]
-        if cell["stopping"] == "adaptive":
-            steps[name] = step_text(analysis, name)
-    columns = sorted({c for scores in found.values() for c in scores}, key=lambda c: (c[:1], len(c), c))
-    rows = [(name, [percent(scores[c]) for c in columns], steps.get(name, "")) for name, scores in found.items()]
+    for setting in analysis["settings"]:
+        name = configuration(setting["setting"])
+        found[name] = {one["category"]: one["exact_match"]["value"] for one in setting["categories"]}
+        if name == "adaptive":
+            steps = {one["category"]: step_text(one["steps_per_canvas"]) for one in setting["categories"]}
+    columns = sorted(found, key=lambda name: (name.split()[0], len(name), name))
+    tasks = sorted(found[columns[0]])
+    rows = [(task, [percent(found[c][task]) for c in columns], steps[task]) for task in tasks]
     for title, names in (
-        ("closed", [n for n in found if not n.startswith("open")]),
-        ("easy", [n for n in found if n.endswith("easy")]),
-        ("overall", list(found)),
+        ("**easy**", [t for t in tasks if t.endswith("easy") and not t.startswith("open")]),
+        ("**closed**", [t for t in tasks if not t.startswith("open")]),
+        ("**overall**", tasks),
     ):
-        rows.append((f"**{title}**", [percent(mean(found[n][c] for n in names)) for c in columns], ""))
+        rows.append((title, [percent(mean(found[c][t] for t in names)) for c in columns], ""))
     return {"columns": columns, "rows": rows}
 
 
@@ -79,15 +78,12 @@ def configuration(cell: dict[str, Any]) -> str:
     return "adaptive" if cell["stopping"] == "adaptive" else f"fixed {cell['num_steps']}"
 
 
-def step_text(analysis: dict[str, Any], task: str) -> str:
-    """Steps per canvas of a task's adaptive cell, as the harness counted them."""
-    category = task.replace("_", " ")
-    one = next(c for c in analysis["categories"] if c["category"] == category and c["stopping"] == "adaptive")
-    return f"{one['p10']:g} / {one['p50']:g} / {one['p90']:g} / {one['mean']:.1f}"
+def step_text(steps: dict[str, float]) -> str:
+    return f"{steps['p10']:g} / {steps['p50']:g} / {steps['p90']:g} / {steps['mean']:.1f}"
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.0f}"
+    return f"{100 * share:.1f}"
 
 
 def draw_losses(curves: dict[str, list[float]], every: int) -> None:

@@ -49,10 +49,19 @@ CONFIG = ModelConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Every choice of a training; a training that goes on must have the same."""
+    """Every choice of a training; a training that goes on must have the same.
+
+    It has two phases. In the second, noise also takes tokens that another row has in the same place. The sampler
+    accepts one uncertain token a step together with all certain ones, so what the model must learn to mend are
+    plausible wrong tokens, and uniform noise hardly ever holds any: before it, 4 % of sums in steps were right.
+    """
 
     seed: int = 0
-    steps: int = 4000
+    steps: int = 4000  # of the first phase
+    polish_steps: int = 800
+    polish_lr_share: float = 0.3  # of the first phase's rates, where the second begins
+    polish_swapped_share: float = 0.5  # of its noise that comes from other rows
+    polish_hard_factor: int = 2  # how much more often it draws hard tasks
     batch: int = 64
     later_canvas_share: float = 0.15  # of the steps, which train a canvas that follows another one
     all_noise_share: float = 0.15  # of the rows: what generation starts from
@@ -65,6 +74,22 @@ class Recipe:
     weight_decay: float = 0.01
     warmup_steps: int = 60
     final_lr_share: float = 0.02
+
+    @property
+    def all_steps(self) -> int:
+        return self.steps + self.polish_steps
+
+    def is_polish(self, step: int) -> bool:
+        return step >= self.steps
+
+    def lr_share(self, step: int) -> float:
+        """What the learning rates are multiplied with: a warm-up, then two straight lines down."""
+        if self.is_polish(step):
+            start, share = self.polish_lr_share, (step - self.steps) / self.polish_steps
+        else:
+            start, share = 1.0, step / self.steps
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        return warm * (self.final_lr_share + (start - self.final_lr_share) * (1 - share))
 
 
 def train_tokenizer(seed: int) -> Tokenizer:
@@ -100,9 +125,11 @@ def make_batch(tokenizer: Tokenizer, recipe: Recipe, step: int) -> Batch:
     """The batch of a step: a first canvas of any task, or a later one of those whose answers are long."""
     rng = random.Random(f"{recipe.seed} batch {step}")
     index = 0 if rng.random() >= recipe.later_canvas_share else rng.choice((1, 1, 2))
+    factor = recipe.polish_hard_factor if recipe.is_polish(step) else 1
+    weights = [t.weight * (factor if t.level == "hard" else 1) for t in TASKS]
     rows: list[tuple[list[int], list[int]]] = []
     while len(rows) < (recipe.batch if index == 0 else recipe.batch // 2):
-        task = rng.choices(TASKS, [t.weight for t in TASKS])[0] if index == 0 else TASKS[-1]
+        task = rng.choices(TASKS, weights)[0] if index == 0 else TASKS[-1]
         one = mini_data.item(task, rng, held_out=False)
         answer = [*tokenizer.encode(one.answer, add_special_tokens=False).ids, EOS]
         if len(answer) > index * BLOCK:
@@ -175,9 +202,9 @@ class Loads:
 
 
 def losses(
-    model: Model, loads: Loads, batch: Batch, recipe: Recipe, generator: torch.Generator
+    model: Model, loads: Loads, batch: Batch, recipe: Recipe, step: int, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """The three losses of a batch. Rows count equally, however short their answers are."""
+    """The three losses of a step's batch. Rows count equally, however short their answers are."""
     B, T = batch.prefix_BT.shape
     cache = TrainingCache(model.config)
     ids = torch.cat([batch.prefix_BT, batch.canvas_BL], dim=1)
@@ -191,6 +218,10 @@ def losses(
     rate_B[torch.rand(B, generator=generator) < recipe.all_noise_share] = 1.0
     noisy_BL = torch.rand(B, BLOCK, generator=generator) < rate_B[:, None]
     noise_BL = torch.randint(0, model.config.vocab_size, (B, BLOCK), generator=generator)
+    if recipe.is_polish(step):
+        swapped_BL = torch.rand(B, BLOCK, generator=generator) < recipe.polish_swapped_share
+        others_BL = torch.randint(0, B, (B, BLOCK), generator=generator)
+        noise_BL = torch.where(swapped_BL, batch.canvas_BL.gather(0, others_BL), noise_BL)
     canvas_BL = torch.where(noisy_BL, noise_BL, batch.canvas_BL)
     conditioning = None
     if torch.rand((), generator=generator) < recipe.conditioned_share:

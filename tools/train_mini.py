@@ -65,10 +65,8 @@ class Optimizer:
         for leaf, p, index in self.views:
             assert p.grad is not None
             leaf.grad = p.grad[index]
-        r = self.recipe
-        warm = min(1.0, (number + 1) / r.warmup_steps)
-        share = warm * (r.final_lr_share + (1 - r.final_lr_share) * (1 - number / r.steps))
-        for part, lr in ((self.muon, r.muon_lr), (self.adamw, r.adamw_lr)):
+        share = self.recipe.lr_share(number)
+        for part, lr in ((self.muon, self.recipe.muon_lr), (self.adamw, self.recipe.adamw_lr)):
             part.param_groups[0]["lr"] = lr * share
             part.step()
 
@@ -129,7 +127,7 @@ class Training:
         wall, cpu = time.perf_counter(), time.process_time()
         generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
         batch = make_batch(self.tokenizer, self.recipe, self.step)
-        found = losses(self.model, self.loads, batch, self.recipe, generator)
+        found = losses(self.model, self.loads, batch, self.recipe, self.step, generator)
         total = found["denoise"] + found["causal"] + self.recipe.balance_weight * found["balance"]
         self.model.zero_grad()
         total.backward()
@@ -229,21 +227,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train the mini. The same command goes on after an interruption.")
     parser.add_argument("--out", type=Path, default=Path("build/mini"), help="folder of this training")
     parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="length of the whole training")
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="length of the first phase")
+    parser.add_argument("--polish-steps", type=int, default=defaults.polish_steps, help="length of the second")
     parser.add_argument("--batch", type=int, default=defaults.batch)
     parser.add_argument("--until", type=int, help="stop after so many steps and keep the state")
     parser.add_argument("--threads", type=int, default=2, help="other numbers round otherwise")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True)
-    training = Training(replace(defaults, seed=args.seed, steps=args.steps, batch=args.batch), args.out)
-    until = min(args.steps, args.until or args.steps)
+    recipe = replace(defaults, seed=args.seed, steps=args.steps, polish_steps=args.polish_steps, batch=args.batch)
+    training = Training(recipe, args.out)
+    until = min(recipe.all_steps, args.until or recipe.all_steps)
     try:
         train(training, until)
     except KeyboardInterrupt:
         print(f"interrupted at step {training.step}; the same command goes on from there", file=sys.stderr)
         return 130
-    if training.step == args.steps:
+    if training.step == recipe.all_steps:
         print(training.export())
     else:
         last = training.history[-1]

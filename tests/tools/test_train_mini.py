@@ -17,7 +17,7 @@ from train_mini import Training, train
 from engine import api, weights
 from engine.config import read_config
 
-SMALL = Recipe(steps=6, batch=8, warmup_steps=2)
+SMALL = Recipe(steps=3, polish_steps=3, batch=8, warmup_steps=2)
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "train_mini.py"
 
 
@@ -65,7 +65,7 @@ def test_the_export_is_a_directory_that_the_engine_loads(tmp_path: Path) -> None
 
 
 def test_the_command_stops_where_it_is_told_and_goes_on_from_there(tmp_path: Path) -> None:
-    words = [sys.executable, str(TOOL), "--out", str(tmp_path), "--batch", "8", "--steps", "6"]
+    words = [sys.executable, str(TOOL), "--out", str(tmp_path), "--batch", "8", "--steps", "6", "--polish-steps", "0"]
     for until in ("1", "2"):
         done = subprocess.run([*words, "--until", until], capture_output=True, text=True, check=True)
         assert json.loads(done.stdout)["step"] == int(until)
