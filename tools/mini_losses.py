@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the engine of this checkout
 import mini_data
-from mini_tasks import TASKS
+from mini_tasks import TASKS, Task
 
 from engine.config import FULL, SLIDING, GenerationDefaults, ModelConfig
 from engine.kv_cache import KVCache, LayerCache
@@ -51,17 +51,18 @@ CONFIG = ModelConfig(
 class Recipe:
     """Every choice of a training; a training that goes on must have the same.
 
-    It has two phases. In the second, noise also takes tokens that another row has in the same place. The sampler
-    accepts one uncertain token a step together with all certain ones, so what the model must learn to mend are
-    plausible wrong tokens, and uniform noise hardly ever holds any: before it, 4 % of sums in steps were right.
+    It has two phases. In the second, noise also takes tokens that another row of the same task has in the same place.
+    The sampler accepts one uncertain token a step together with all certain ones, so what the model must learn to mend
+    are plausible wrong tokens, and uniform noise hardly ever holds any: before it, 4 % of sums in steps were right.
+    Not so in open tasks, where another row's token is as right as one's own.
     """
 
     seed: int = 0
     steps: int = 4000  # of the first phase
-    polish_steps: int = 800
+    polish_steps: int = 500
     polish_lr_share: float = 0.3  # of the first phase's rates, where the second begins
     polish_swapped_share: float = 0.5  # of its noise that comes from other rows
-    polish_hard_factor: int = 2  # how much more often it draws hard tasks
+    polish_sums_factor: int = 4  # how much more often it draws sums in steps
     batch: int = 64
     later_canvas_share: float = 0.15  # of the steps, which train a canvas that follows another one
     all_noise_share: float = 0.15  # of the rows: what generation starts from
@@ -119,28 +120,37 @@ class Batch:
     prefix_BT: torch.Tensor
     real_BT: torch.Tensor
     canvas_BL: torch.Tensor
+    peers_BL: torch.Tensor  # for each place, a row of the same task; in open tasks the row itself
 
 
 def make_batch(tokenizer: Tokenizer, recipe: Recipe, step: int) -> Batch:
     """The batch of a step: a first canvas of any task, or a later one of those whose answers are long."""
     rng = random.Random(f"{recipe.seed} batch {step}")
     index = 0 if rng.random() >= recipe.later_canvas_share else rng.choice((1, 1, 2))
-    factor = recipe.polish_hard_factor if recipe.is_polish(step) else 1
-    weights = [t.weight * (factor if t.level == "hard" else 1) for t in TASKS]
+    factor = recipe.polish_sums_factor if recipe.is_polish(step) else 1
+    weights = [t.weight * (factor if t.name == "maths_hard" else 1) for t in TASKS]
     rows: list[tuple[list[int], list[int]]] = []
+    tasks: list[Task] = []
     while len(rows) < (recipe.batch if index == 0 else recipe.batch // 2):
         task = rng.choices(TASKS, weights)[0] if index == 0 else TASKS[-1]
         one = mini_data.item(task, rng, held_out=False)
         answer = [*tokenizer.encode(one.answer, add_special_tokens=False).ids, EOS]
         if len(answer) > index * BLOCK:
             prompt = [BOS, *tokenizer.encode(one.text, add_special_tokens=False).ids]
+            tasks.append(task)
             rows.append((prompt + answer[: index * BLOCK], answer[index * BLOCK : (index + 1) * BLOCK]))
     longest = max(len(prefix) for prefix, _ in rows)
     return Batch(
         prefix_BT=torch.tensor([[PAD] * (longest - len(prefix)) + prefix for prefix, _ in rows]),
         real_BT=torch.tensor([[False] * (longest - len(prefix)) + [True] * len(prefix) for prefix, _ in rows]),
         canvas_BL=torch.tensor([canvas + [PAD] * (BLOCK - len(canvas)) for _, canvas in rows]),
+        peers_BL=torch.tensor([_peers(b, tasks, rng) for b in range(len(rows))]),
     )
+
+
+def _peers(row: int, tasks: list[Task], rng: random.Random) -> list[int]:
+    alike = [row] if tasks[row].pattern else [b for b, task in enumerate(tasks) if task is tasks[row]]
+    return rng.choices(alike, k=BLOCK)
 
 
 class TrainingLayer(LayerCache):
@@ -220,8 +230,7 @@ def losses(
     noise_BL = torch.randint(0, model.config.vocab_size, (B, BLOCK), generator=generator)
     if recipe.is_polish(step):
         swapped_BL = torch.rand(B, BLOCK, generator=generator) < recipe.polish_swapped_share
-        others_BL = torch.randint(0, B, (B, BLOCK), generator=generator)
-        noise_BL = torch.where(swapped_BL, batch.canvas_BL.gather(0, others_BL), noise_BL)
+        noise_BL = torch.where(swapped_BL, batch.canvas_BL.gather(0, batch.peers_BL), noise_BL)
     canvas_BL = torch.where(noisy_BL, noise_BL, batch.canvas_BL)
     conditioning = None
     if torch.rand((), generator=generator) < recipe.conditioned_share:
