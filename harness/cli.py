@@ -205,8 +205,7 @@ def _refuse_unfit(planned: Plan, environment: Environment) -> None:
         raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
     if not planned.own_groups:
         count = len(planned.groups)
-        most = f"n is at most the number of the suite's groups, {count}"
-        raise _Exit(NOTHING, f"shard={config.shard} is empty: {most}")
+        raise _Exit(NOTHING, f"shard={config.shard} is empty: n is at most {count}, one share a group")
 
 
 def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
