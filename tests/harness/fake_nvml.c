@@ -7,7 +7,7 @@
      CANVASBENCH_FAKE_PID=PID            a compute process on it
      CANVASBENCH_FAKE_WHILE=PATH         all of these only as long as this file is there
      CANVASBENCH_FAKE_NO_ENERGY=1        no energy counter
-     CANVASBENCH_FAKE_ENERGY_RESET=N     the counter starts again at every Nth reading
+     CANVASBENCH_FAKE_ENERGY_RESET=1     the counter was reset before each reading, which is below the one before
    Built with -DWITHOUT_NEW_CALLS it lacks symbols, as an old driver does. */
 
 #include <stdio.h>
@@ -134,10 +134,9 @@ int nvmlDeviceGetMemoryInfo_v2(Device *device, Memory2 *out) {
 }
 
 int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *millijoules) {
-    const char *every = getenv("CANVASBENCH_FAKE_ENERGY_RESET");
     if (getenv("CANVASBENCH_FAKE_NO_ENERGY")) return NOT_SUPPORTED;
     energy_readings += 1;
-    *millijoules = 1000ULL * (every ? energy_readings % (unsigned)atoi(every) : energy_readings);
+    *millijoules = 1000ULL * (getenv("CANVASBENCH_FAKE_ENERGY_RESET") ? 1000000 - energy_readings : energy_readings);
     return sensor(device);
 }
 

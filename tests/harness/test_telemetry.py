@@ -187,10 +187,10 @@ def test_rounds_beside_a_foreign_process_are_discarded(folder: Path, tmp_path: P
 def test_a_changed_clock_is_a_warning_and_a_counter_that_starts_again_gives_no_energy(
     folder: Path, tmp_path: Path
 ) -> None:
-    script = {"CLOCK": "1900", "WHILE": str(tmp_path / "slow"), "ENERGY_RESET": "2"}
+    script = {"CLOCK": "1900", "WHILE": str(tmp_path / "slow"), "ENERGY_RESET": "1"}
     for record in records(built(folder), "h100", tmp_path / "run", **script):
-        assert record.warnings == ("the SM clock changed by more than 2% within a launch",)
-        assert {one.missing["energy_j"] for one in record.rounds} == {"the energy counter was reset during the round"}
+        assert "the SM clock changed by more than 2% within a launch" in record.warnings
+        assert "the energy counter was reset during the round" in {one.missing["energy_j"] for one in record.rounds}
         assert {one.energy_j for one in record.rounds} == {None}
 
 

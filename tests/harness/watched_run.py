@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,35 @@ from harness.measuring import environment
 from harness.measuring.telemetry import nvml
 
 TINY = ("backend=fake", "device=h100", "axes.batch_size=[1]", "axes.block_length=[16]", "axes.num_steps=[2]")
-TIMES = ("protocol.warmup_rounds=1", "protocol.rounds=3", "protocol.counters=false", "options.request_s=0.35")
-_NUM_WARM_UPS, _UNTIL_CHANGE_S = 2, 0.5
+TIMES = ("protocol.warmup_rounds=1", "protocol.rounds=3", "protocol.counters=false", "options.request_s=0.5")
+_CHANGE_AFTER = 3  # rounds, thrown away or not
 
 
 def run(folder: str, *words: str) -> None:
     from test_supervisor import Silent
 
     from harness.measuring.runner import Supervisor
-    from harness.spec.plan import PlannedCell, build, identified
+    from harness.measuring.telemetry import sampler
+    from harness.measuring.telemetry.conditions import Conditions
+    from harness.spec.plan import build, identified
     from harness.spec.suite import compose
 
-    class Script(Silent):
-        """Ends what is scripted soon after the warm-ups."""
+    answered, during = 0, sampler.Telemetry.during
 
-        requests = 0
+    def counted(telemetry: sampler.Telemetry, begin_s: float, end_s: float) -> Conditions:
+        nonlocal answered
+        answered += 1
+        seen = during(telemetry, begin_s, end_s)
+        if answered == _CHANGE_AFTER and "CANVASBENCH_FAKE_WHILE" in os.environ:
+            Path(os.environ["CANVASBENCH_FAKE_WHILE"]).unlink()
+        return seen
 
-        def round_done(self, planned: PlannedCell) -> None:
-            self.requests += 1
-            path = os.environ.get("CANVASBENCH_FAKE_WHILE")
-            if path and self.requests == _NUM_WARM_UPS:
-                threading.Timer(_UNTIL_CHANGE_S, Path(path).unlink).start()
-
+    sampler.Telemetry.during = counted  # type: ignore[method-assign]
+    sampler.PERIOD_S = 0.02  # on a busy machine some samples come late; one in each round must not
     words = (*TINY, *TIMES, *words)
     plan = identified(build(compose(list(words), backends=["fake"])), {})
     here = environment.collect()
-    Supervisor(plan=plan, words=words, run_dir=Path(folder), environment=here, progress=Script()).run()
+    Supervisor(plan=plan, words=words, run_dir=Path(folder), environment=here, progress=Silent()).run()
 
 
 def look(*words: str) -> None:
