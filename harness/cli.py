@@ -78,7 +78,7 @@ def plan(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is not measured yet, then write the report."""
-    from harness.measuring import progress
+    from harness.measuring import doctor, progress
     from harness.measuring.runner import Supervisor, WorkerError
     from harness.records import store
     from harness.spec import suite
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
     store.write_atomic(run_dir / "plan.json", store.json_lines({**to_json(planned), "command": args.command}))
     store.write_environment(run_dir, environment)
+    doctor.attach(run_dir, environment, config.device.kind)
     _log_to(run_dir / "run.log", args)
     _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
     watcher = progress.choose(args.quiet)
@@ -139,6 +140,23 @@ def merge(args: argparse.Namespace) -> int:
         print(f"{merged.run_dir}: {len(parts)} parts, {counts}")
         print(f"next: {shlex.join(['python', '-m', 'harness', 'report', str(merged.run_dir)])}")
     return INCOMPLETE if merged.is_incomplete else DONE
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """Say what this machine can measure: ok, warn or fail, each with the fix."""
+    from harness.measuring import doctor as examining
+    from harness.measuring import environment
+
+    checks = examining.examine(environment.collect(), Path(args.results_dir))
+    if args.json:
+        print(json.dumps(examining.to_json(checks), indent=1))
+    else:
+        for check in checks:
+            if check.status != examining.OK or not args.quiet:
+                print(f"{check.status:4}  {check.name}: {check.found}")
+                if check.fix:
+                    print(f"      fix: {check.fix}")
+    return NOTHING if any(check.status == examining.FAIL for check in checks) else DONE
 
 
 def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int:
@@ -249,4 +267,4 @@ def _fail(args: argparse.Namespace, code: int, message: str) -> int:
     return code
 
 
-VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge}
+VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge, "doctor": doctor}

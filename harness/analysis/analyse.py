@@ -143,6 +143,7 @@ def _warnings(runs: dict[str, Run]) -> list[str]:
         for warning, labels in said.items():
             others = f" and {len(labels) - 1} more records" if len(labels) > 1 else ""
             warnings.append(f"{prefix}{warning} ({labels[0]}{others})")
+        warnings += [prefix + warning for warning in run.machine_warnings]
     return warnings
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from harness.measuring import host_memory
 from harness.measuring.backends.base import Answer, Backend, OutOfMemory, Unsupported
 from harness.measuring.quality import graded
+from harness.measuring.telemetry.conditions import Observe, clock_warnings
+from harness.measuring.telemetry.discards import Discards
 from harness.records.journal import Unfinished, now_utc
 from harness.records.types import Cell, Record, Round, Status
 from harness.spec.data import Prompt, PromptSet
@@ -33,6 +35,7 @@ class LiveCell:
     status: Status = "ok"
     reason: str | None = None
     rounds: list[Round] = field(default_factory=list)
+    discards: Discards = field(default_factory=Discards)
     counters: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     started_at: str = field(default_factory=now_utc)
@@ -53,12 +56,17 @@ class LiveCell:
         with backend.mark("warmup", index):
             backend.generate(self.cell, prepared)
 
-    def measure(self, backend: Backend, index: int) -> None:
-        """One timed request with seed + index."""
-        prepared = self._prepared(backend, index)
-        round, answer = _timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu)
+    def measure(self, backend: Backend, index: int, observe: Observe, max_discards: int) -> None:
+        """One timed request with seed + index; again while something physical disturbs it, as often as allowed."""
+        while True:
+            prepared = self._prepared(backend, index)
+            begin_s = time.monotonic()
+            round, answer = _timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu)
+            seen = observe(begin_s, time.monotonic())
+            if not self.discards.throws_away(seen.disturbance, max_discards):
+                break
         asked = self._asked(index)
-        self.rounds.append(graded(round, self.prompts, asked, answer.output_ids, backend.tokenizer()))
+        self.rounds.append(graded(seen.noted_in(round), self.prompts, asked, answer.output_ids, backend.tokenizer()))
 
     def count(self, backend: Backend) -> None:
         """The first round's request once more, untimed, for what would disturb a timed one."""
@@ -89,8 +97,8 @@ class LiveCell:
             reason=self.reason,
             rounds=tuple(self.rounds),
             counters=self.counters,
-            discarded=(),
-            warnings=tuple(self.warnings),
+            discarded=tuple(self.discards.reasons),
+            warnings=(*self.warnings, *self.discards.warnings, *clock_warnings(self.rounds)),
             environment_id=environment_id,
             started_at=self.started_at,
             seed=self.seed,
@@ -131,12 +139,7 @@ def _timed_round(
             wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
     finally:
         gc.enable()
-    missing = {
-        **answer.missing,
-        "energy_j": "this version does not measure energy",
-        "clocks_mhz": "this version does not read clocks during a round",
-        "throttle_reasons": "this version does not read throttle reasons",
-    }
+    missing = dict(answer.missing)
     if tracks_host:
         answer = replace(answer, peak_device_bytes=host_memory.peak_bytes())
     if answer.peak_device_bytes is None:

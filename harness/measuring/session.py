@@ -13,6 +13,7 @@ from typing import Any
 from harness.measuring.backends.base import Backend, DeviceBroken, OutOfMemory, Unsupported
 from harness.measuring.cell import LiveCell
 from harness.measuring.jobs import Job, load_key
+from harness.measuring.telemetry.conditions import Observe, nobody_looks
 from harness.records.journal import RoundJournal
 from harness.records.store import RecordWriter
 from harness.records.types import PRUNED, Cell, Record, canonical_json, to_json
@@ -34,6 +35,7 @@ class Session:
     writer: RecordWriter
     journal: RoundJournal
     tell: Tell  # what the supervisor hears: group, load, begin, end, record
+    observe: Observe = nobody_looks  # what the supervisor saw of the GPU during a round
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: tuple[str, ...] | None = None
 
@@ -100,7 +102,8 @@ class Session:
         for index in range(protocol.rounds):
             order = list(live)
             random.Random(f"{self.plan.config.seed} {live[0].launch} {index}").shuffle(order)
-            self._each("measure", partial(LiveCell.measure, backend=backend, index=index), order)
+            measure = partial(LiveCell.measure, observe=self.observe, max_discards=protocol.max_discards)
+            self._each("measure", partial(measure, backend=backend, index=index), order)
         if protocol.counters:
             self._each("count", partial(LiveCell.count, backend=backend), live)
 

@@ -130,6 +130,8 @@ def _write(parts: Sequence[Path], plan: dict[str, Any], run_dir: Path) -> None:
         for part in parts:
             for path in sorted(part.glob("environment-*.json")):  # the name is the hash of what identifies it
                 shutil.copyfile(path, temporary / path.name)
+            for path in sorted(part.glob("doctor*.json")):
+                shutil.copyfile(path, temporary / _free_name(temporary, path.name))
         write_atomic(temporary / "plan.json", json_lines(plan))
         config = parts[0] / "config.yaml"
         if config.is_file():
@@ -148,7 +150,7 @@ def _free_name(folder: Path, name: str) -> str:
     free, number = name, 1
     while (folder / free).exists():
         number += 1
-        free = f"{name.removesuffix('.jsonl')}-{number}.jsonl"
+        free = f"{Path(name).stem}-{number}{Path(name).suffix}"
     return free
 
 

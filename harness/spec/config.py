@@ -81,6 +81,7 @@ class Protocol:
     warmup_rounds: int = 1
     rounds: int = 5
     launches: int = 1
+    max_discards: int = 3  # rounds of a cell and launch that may be thrown away for a physical cause, and repeated
     request_timeout_s: float = 600.0  # a request that takes longer ends its process
     load_timeout_s: float = 1800.0  # so does a load
     counters: bool = True  # one more, untimed round that counts experts and entropies
@@ -185,10 +186,9 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
     for name in ("rounds", "launches"):
         if getattr(config.protocol, name) < 1:
             raise ConfigError(f"protocol.{name}: {getattr(config.protocol, name)} is out of range; expected at least 1")
-    if config.protocol.warmup_rounds < 0:
-        raise ConfigError(
-            f"protocol.warmup_rounds: {config.protocol.warmup_rounds} is out of range; expected 0 or more"
-        )
+    for name in ("warmup_rounds", "max_discards"):
+        if getattr(config.protocol, name) < 0:
+            raise ConfigError(f"protocol.{name}: {getattr(config.protocol, name)} is out of range; expected 0 or more")
     for name in ("request_timeout_s", "load_timeout_s"):
         if not getattr(config.protocol, name) > 0:  # NaN is not
             raise ConfigError(f"protocol.{name}: {getattr(config.protocol, name)} is out of range; expected above 0")
