@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.measuring import host_memory
-from harness.measuring.jobs import Job, due_jobs
+from harness.measuring.jobs import Job, due_jobs, of_one_process
 from harness.measuring.launch.inline import InlineWorker, Silence
 from harness.records import store
 from harness.records.journal import Unfinished, dead_journals, now_utc
@@ -89,7 +89,7 @@ class Supervisor:
         with self._signals():
             try:
                 while jobs:
-                    self._run_worker([job for job in jobs if job.launch == jobs[0].launch])  # a launch is a process
+                    self._run_worker(of_one_process(jobs, self.plan))
                     if self._stops:
                         raise KeyboardInterrupt
                     jobs = self._jobs()
