@@ -165,7 +165,7 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int
     from harness.analysis.run_data import load_run
     from harness.records import store
     from harness.report.frame import build_page
-    from harness.report.terminal import result_text
+    from harness.report.terminal import result_text, self_check_text
 
     analysis = analyse([load_run(run_dir) for run_dir in run_dirs])
     if not analysis.has_rows:
@@ -175,6 +175,8 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
     elif not args.quiet:
         print(result_text(analysis), end="")
+        if args.verb == "run":
+            print(self_check_text(analysis.self_check), end="")
         print(f"report: {output}")
     return INCOMPLETE if analysis.is_incomplete else DONE
 

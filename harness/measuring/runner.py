@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.measuring import host_memory
-from harness.measuring.jobs import Job, due_jobs
+from harness.measuring.jobs import Job, due_jobs, of_one_process
 from harness.measuring.launch.inline import InlineWorker, Silence
 from harness.measuring.telemetry import conditions
 from harness.measuring.telemetry.sampler import Telemetry, watching
@@ -92,7 +92,7 @@ class Supervisor:
         with self._signals(), watching(self.plan.config.device.kind) as self._telemetry:
             try:
                 while jobs:
-                    self._run_worker([job for job in jobs if job.launch == jobs[0].launch])  # a launch is a process
+                    self._run_worker(of_one_process(jobs, self.plan))
                     if self._stops:
                         raise KeyboardInterrupt
                     jobs = self._jobs()

@@ -83,6 +83,7 @@ def _asked(part: Path, plan: dict[str, Any]) -> dict[str, Any]:
             "cells": [entry["cell_id"] for entry in plan["cells"]],
             "skipped": [entry["cell_id"] for entry in plan["skipped"]],
             "protocol": plan["protocol"],
+            "isolation": plan.get("isolation", "launch"),
             "seed": plan["seed"],
             "prompts": plan["prompts"],
             "device": plan["device"],
