@@ -13,7 +13,7 @@ from harness.spec import data
 
 EXIT_CODES = """exit codes:
   0 done   2 usage or configuration   3 incomplete: a cell failed or is missing
-  4 nothing to show, not comparable, or this machine is unfit for the suite
+  4 nothing to show, not comparable, or this machine is unfit
   130 interrupted; the same command goes on"""
 
 
@@ -39,6 +39,8 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
     unknown = [word for word in rest if word.startswith("-")]
     if unknown:
         parser.error(f"unknown option {unknown[0]}")
+    if rest and args.verb == "doctor":
+        parser.error(f"doctor takes no words, but got {rest[0]}")
     getattr(args, words_of[args.verb]).extend(rest)
     args.command = shlex.join(["python", "-m", "harness", *argv])
     args.resume = shlex.join(["python", "-m", "harness", *(word for word in argv if word != "fresh=true")])
@@ -71,7 +73,7 @@ def _parser(verbs: Mapping[str, str]) -> tuple[_Parser, dict[str, str]]:
         else:
             verb.epilog = EXIT_CODES
             words_of[name] = "runs"
-            {"merge": _add_merge, "report": _add_report}[name](verb)
+            {"merge": _add_merge, "report": _add_report, "doctor": _add_doctor}[name](verb)
     return parser, words_of
 
 
@@ -86,6 +88,11 @@ def _add_hydra(verb: argparse.ArgumentParser) -> None:
 def _add_runs(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("runs", nargs="+", metavar="RUN", help="a run directory, <suite>/<run_id>, or a suite's name")
     verb.add_argument("--results-dir", default="results", metavar="DIR")
+
+
+def _add_doctor(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--results-dir", default="results", metavar="DIR", help="where records will go")
+    verb.set_defaults(runs=[])
 
 
 def _add_merge(verb: argparse.ArgumentParser) -> None:

@@ -78,7 +78,7 @@ def plan(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is not measured yet, then write the report."""
-    from harness.measuring import progress
+    from harness.measuring import doctor, progress
     from harness.measuring.runner import Supervisor, WorkerError
     from harness.records import store
     from harness.spec import suite
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
     store.write_atomic(run_dir / "plan.json", store.json_lines({**to_json(planned), "command": args.command}))
     store.write_environment(run_dir, environment)
+    doctor.attach(run_dir, environment, config.device.kind)
     _log_to(run_dir / "run.log", args)
     _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
     watcher = progress.choose(args.quiet)
@@ -141,13 +142,30 @@ def merge(args: argparse.Namespace) -> int:
     return INCOMPLETE if merged.is_incomplete else DONE
 
 
+def doctor(args: argparse.Namespace) -> int:
+    """Say what this machine can measure: ok, warn or fail, each with the fix."""
+    from harness.measuring import doctor as examining
+    from harness.measuring import environment
+
+    checks = examining.examine(environment.collect(), Path(args.results_dir))
+    if args.json:
+        print(json.dumps(examining.to_json(checks), indent=1))
+    else:
+        for check in checks:
+            if check.status != examining.OK or not args.quiet:
+                print(f"{check.status:4}  {check.name}: {check.found}")
+                if check.fix:
+                    print(f"      fix: {check.fix}")
+    return NOTHING if any(check.status == examining.FAIL for check in checks) else DONE
+
+
 def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int:
     """Analyse what is on disk, write the page, print the result; the exit code says whether anything is incomplete."""
     from harness.analysis.analyse import analyse
     from harness.analysis.run_data import load_run
     from harness.records import store
     from harness.report.frame import build_page
-    from harness.report.terminal import result_text
+    from harness.report.terminal import result_text, self_check_text
 
     analysis = analyse([load_run(run_dir) for run_dir in run_dirs])
     if not analysis.has_rows:
@@ -157,6 +175,8 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
     elif not args.quiet:
         print(result_text(analysis), end="")
+        if args.verb == "run":
+            print(self_check_text(analysis.self_check), end="")
         print(f"report: {output}")
     return INCOMPLETE if analysis.is_incomplete else DONE
 
@@ -205,8 +225,7 @@ def _refuse_unfit(planned: Plan, environment: Environment) -> None:
         raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
     if not planned.own_groups:
         count = len(planned.groups)
-        most = f"n is at most the number of the suite's groups, {count}"
-        raise _Exit(NOTHING, f"shard={config.shard} is empty: {most}")
+        raise _Exit(NOTHING, f"shard={config.shard} is empty: n is at most {count}, one share a group")
 
 
 def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
@@ -250,4 +269,4 @@ def _fail(args: argparse.Namespace, code: int, message: str) -> int:
     return code
 
 
-VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge}
+VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge, "doctor": doctor}

@@ -107,6 +107,7 @@ def test_no_file_is_too_long_to_read_in_a_sitting() -> None:
 LIGHT_IMPORTS = {
     "plan": "import harness.cli; harness.cli.main(['plan', 'suite=h100', '-q', '--json'])",
     "help": "import harness.arguments as a; a._parser({'run': '', 'report': ''})",
+    "doctor": "import harness.cli; harness.cli.main(['doctor', '-q'])",
     "report layers": "import harness.analysis.analyse, harness.report.frame, harness.records.store",
 }
 
@@ -116,5 +117,6 @@ def test_what_runs_on_a_laptop_loads_no_heavy_package(what: str) -> None:
     code = f"import sys\n{LIGHT_IMPORTS[what]}\nprint(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(ast.literal_eval(done.stderr.strip().splitlines()[-1]))
-    heavy = HEAVY - {"pynvml"} if what == "plan" else HEAVY  # plan asks NVML which GPU this is, where it is installed
+    asks_nvml = what in ("plan", "doctor")  # which GPU this is, where it is installed
+    heavy = HEAVY - {"pynvml"} if asks_nvml else HEAVY
     assert not loaded & heavy

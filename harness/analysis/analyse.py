@@ -13,6 +13,7 @@ from harness.analysis.metrics import METRICS
 from harness.analysis.quality import IsoQuality, Setting, iso_quality_of, settings_of
 from harness.analysis.rows import INCOMPLETE_STATUSES, MISSING, CellRow, rows_of
 from harness.analysis.run_data import Run, SkippedCell
+from harness.analysis.self_check import SelfCheck, self_check_of
 from harness.records.types import FAILED_STATUSES, PRUNED
 
 REPORT_SCHEMA = 1
@@ -38,6 +39,10 @@ class Analysis:
             for run_id in self.runs
             for one in iso_quality_of([setting for setting in self.settings if setting.run_id == run_id])
         ]
+
+    @property
+    def self_check(self) -> SelfCheck:
+        return self_check_of(record for run in self.runs.values() for record in run.final.values())
 
     @property
     def has_rows(self) -> bool:
@@ -92,6 +97,7 @@ class Analysis:
             "crossovers": [line.to_json() for line in self.lines],
             "settings": [setting.to_json() for setting in self.settings],
             "iso_quality": [one.to_json() for one in self.iso_quality],
+            "self_check": self.self_check.to_json(),
             "warnings": list(self.warnings),
         }
 
@@ -143,6 +149,7 @@ def _warnings(runs: dict[str, Run]) -> list[str]:
         for warning, labels in said.items():
             others = f" and {len(labels) - 1} more records" if len(labels) > 1 else ""
             warnings.append(f"{prefix}{warning} ({labels[0]}{others})")
+        warnings += [prefix + warning for warning in run.machine_warnings]
     return warnings
 
 

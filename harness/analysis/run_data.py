@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Run:
     most_steps: dict[str, CellPlan]  # steps_key -> of the cells that it holds together, the one with the most steps
     environments: dict[str, Environment]
     warnings: tuple[str, ...]
+    machine_warnings: tuple[str, ...]  # what doctor did not find in order when the run began
 
     @property
     def suite(self) -> str:
@@ -106,6 +107,7 @@ def load_run(run_dir: Path) -> Run:
             *records.warnings,
             *_warnings(records, final, {c.cell_id for c in planned}, environments),
         ),
+        machine_warnings=tuple(dict.fromkeys(_machine_warnings(directory))),
     )
 
 
@@ -173,6 +175,17 @@ def _cell(directory: Path, entry: Any) -> Cell:
     if claimed != cell.cell_id:
         raise StoreError(f"{directory / 'plan.json'}: cell_id {claimed} does not belong to its cell ({cell.cell_id})")
     return cell
+
+
+def _machine_warnings(directory: Path) -> Iterator[str]:
+    """What doctor did not find in order; a merged run has the findings of every machine."""
+    for path in sorted(directory.glob("doctor*.json")):
+        try:
+            for check in read_json(path)["checks"]:
+                if check["status"] != "ok":
+                    yield f"{check['name']}: {check['found']} (doctor: {check['status']})"
+        except (StoreError, KeyError, TypeError):
+            yield f"{path.name} cannot be read, so what the machine lacked is not known"
 
 
 def _warnings(

@@ -106,6 +106,8 @@ def twin_record(record: Record, planned: CellPlan, run: Run) -> Record:
         wanted = planned.cell.twin.cell_id
         reason = next((s.reason for s in run.skipped if s.cell_id == wanted), "it is not in the plan")
         raise Missing(f"no autoregressive twin: {reason}")
+    if run.plan.get("isolation") == "process":
+        raise Missing("isolation=process: every cell has a process of its own, and a speed-up takes rounds of one")
     twin = run.by_process.get((planned.twin_id, record.launch, record.worker))
     if twin is None:
         last = run.final.get((planned.twin_id, record.launch))

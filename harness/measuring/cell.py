@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import gc
 import random
-import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from time import monotonic, perf_counter, process_time
 from typing import Any
 
-from harness.measuring import host_memory
+from harness.measuring import enough, host_memory, self_check
 from harness.measuring.backends.base import Answer, Backend, OutOfMemory, Unsupported
 from harness.measuring.quality import graded
+from harness.measuring.telemetry.conditions import Observe, clock_warnings
+from harness.measuring.telemetry.discards import Discards
 from harness.records.journal import Unfinished, now_utc
 from harness.records.types import Cell, Record, Round, Status
+from harness.spec.config import Protocol
 from harness.spec.data import Prompt, PromptSet
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a request took."""
+
+    wall_s: float
+    cpu_s: float
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,15 +39,19 @@ class LiveCell:
     attempt: int
     worker: str
     prompts: PromptSet
-    num_rounds: int  # of the protocol
+    protocol: Protocol
     seed: int
     on_cpu: bool
     status: Status = "ok"
     reason: str | None = None
     rounds: list[Round] = field(default_factory=list)
+    discards: Discards = field(default_factory=Discards)
     counters: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    broken: Counter[str] = field(default_factory=Counter)  # identity -> in how many rounds it does not hold
     started_at: str = field(default_factory=now_utc)
+    warm_ups: list[Spent] = field(default_factory=list)  # the first one is the cold request
+    overhead_s: list[float] = field(default_factory=list)  # of each round, the harness's own
+    backend_s: float = 0.0  # of the newest request, the backend's own: preparing and generating
 
     def fail(self, error: Exception) -> None:
         """What the error means for this cell. Its rounds stay in the record; nothing else of the sweep is touched."""
@@ -47,18 +63,36 @@ class LiveCell:
             self.status = "error"
         self.reason = f"{type(error).__name__}: {error}" if self.status == "error" else str(error)
 
-    def warm_up(self, backend: Backend, index: int) -> None:
-        """One untimed request with the first round's seed."""
-        prepared = self._prepared(backend, 0)
-        with backend.mark("warmup", index):
-            backend.generate(self.cell, prepared)
+    @property
+    def is_cold(self) -> bool:
+        """Whether it needs a further warm-up."""
+        return self.status == "ok" and self._warm_up_ended is None
 
-    def measure(self, backend: Backend, index: int) -> None:
-        """One timed request with seed + index."""
-        prepared = self._prepared(backend, index)
-        round, answer = _timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu)
+    def needs_rounds(self, group_s: float) -> bool:
+        """Whether it needs a further round. group_s: of all timed requests of its group."""
+        return self.status == "ok" and self._rounds_ended(group_s) is None
+
+    def warm_up(self, backend: Backend, index: int) -> None:
+        """One request with the first round's seed, timed only to tell whether the cell is warm."""
+        _, spent = _timed(backend, self.cell, self._prepared(backend, 0), "warmup", index)
+        self.warm_ups.append(spent)
+
+    def measure(self, backend: Backend, index: int, observe: Observe) -> None:
+        """One timed request with seed + index; again while something physical disturbs it, as often as allowed."""
+        self.backend_s = 0.0
+        while True:
+            begun = perf_counter()
+            prepared = self._prepared(backend, index)
+            self.backend_s += perf_counter() - begun
+            begin_s = monotonic()
+            round, answer = _timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu)
+            self.backend_s += round.wall_s
+            seen = observe(begin_s, monotonic())
+            if not self.discards.throws_away(seen.disturbance, self.protocol.max_discards):
+                break
         asked = self._asked(index)
-        self.rounds.append(graded(round, self.prompts, asked, answer.output_ids, backend.tokenizer()))
+        self.rounds.append(graded(seen.noted_in(round), self.prompts, asked, answer.output_ids, backend.tokenizer()))
+        self.broken.update(self_check.broken(round, self.cell))
 
     def count(self, backend: Backend) -> None:
         """The first round's request once more, untimed, for what would disturb a timed one."""
@@ -76,8 +110,15 @@ class LiveCell:
             rounds=tuple(self.rounds[-1:]),
         )
 
-    def record(self, run_id: str, environment_id: str) -> Record:
+    def record(self, run_id: str, environment_id: str, group_s: float = 0.0) -> Record:
         """What the cell gave in this launch."""
+        ended = {"warmup": self._warm_up_ended, "rounds": self._rounds_ended(group_s)}
+        warnings = self_check.warnings_of(self.broken, len(self.rounds))
+        if self.status == "ok":
+            warnings += enough.warnings_of(ended["warmup"], ended["rounds"], self.protocol)
+        course: dict[str, Any] = {"ended": ended, "overhead_s": self.overhead_s} if self.rounds else {}
+        if self.warm_ups:
+            course |= {"cold_s": self.warm_ups[0].wall_s, "warmup_s": [spent.wall_s for spent in self.warm_ups]}
         return Record(
             run_id=run_id,
             cell=self.cell,
@@ -89,26 +130,50 @@ class LiveCell:
             reason=self.reason,
             rounds=tuple(self.rounds),
             counters=self.counters,
-            discarded=(),
-            warnings=tuple(self.warnings),
+            discarded=tuple(self.discards.reasons),
+            warnings=(*warnings, *self.discards.warnings, *clock_warnings(self.rounds)),
             environment_id=environment_id,
             started_at=self.started_at,
             seed=self.seed,
+            course=course,
         )
 
     def _prepared(self, backend: Backend, index: int) -> Any:
         texts = tuple(prompt.text for prompt in self._asked(index))
         return backend.prepare(self.cell, texts, self.seed + index)
 
+    @property
+    def _warm_up_ended(self) -> str | None:
+        total_s = sum(spent.wall_s for spent in self.warm_ups)
+        return enough.warm_up_ended([self._deciding_s(spent) for spent in self.warm_ups], total_s, self.protocol)
+
+    def _rounds_ended(self, group_s: float) -> str | None:
+        return enough.rounds_ended([self._deciding_s(round) for round in self.rounds], group_s, self.protocol)
+
+    def _deciding_s(self, spent: Spent | Round) -> float:
+        """On a CPU its own time, which other processes disturb less; else wall time."""
+        return spent.cpu_s if self.on_cpu else spent.wall_s
+
     def _asked(self, index: int) -> list[Prompt]:
         """The prompt of each row: a stretch of the set in a seeded order, with its start over; [] for random ids.
 
-        Rounds begin at even distances, so that together they ask as many different prompts as they can. Every cell of a
-        batch size gets the same, so that twins answer the same prompts; a larger batch has those of a smaller one, too.
+        Rounds begin at different ones of even distances, so that together they ask as many different prompts as they
+        can. Every cell of a batch size gets the same, so that twins answer the same prompts; a larger batch has those
+        of a smaller one, too.
         """
         order = _shuffled(self.prompts.prompts, self.seed)
-        start = index * len(order) // self.num_rounds
+        start = place_of(index, self.protocol.most_rounds) * len(order) // self.protocol.most_rounds
         return [order[(start + row) % len(order)] for row in range(self.cell.batch_size)] if order else []
+
+
+def place_of(index: int, most_rounds: int) -> int:
+    """Which of the places of most_rounds rounds a round takes: all take all, and any first few lie far apart.
+
+    They are in the order of the multiples of the golden section, modulo 1. Rounds may end early, so that going straight
+    on would leave the end of a prompt set unasked.
+    """
+    golden = (5**0.5 - 1) / 2
+    return sum(i * golden % 1 < index * golden % 1 for i in range(most_rounds))
 
 
 @lru_cache(maxsize=64)  # every cell of a run asks for the same few orders
@@ -118,25 +183,24 @@ def _shuffled(prompts: tuple[Prompt, ...], seed: int) -> list[Prompt]:
     return order
 
 
+def _timed(backend: Backend, cell: Cell, prepared: Any, stage: str, index: int) -> tuple[Answer, Spent]:
+    gc.collect()
+    gc.disable()  # a collection inside the request would be charged to whichever cell it hits
+    try:
+        with backend.mark(stage, index):
+            cpu_start, start = process_time(), perf_counter()
+            answer = backend.generate(cell, prepared)
+            return answer, Spent(wall_s=perf_counter() - start, cpu_s=process_time() - cpu_start)
+    finally:
+        gc.enable()
+
+
 def _timed_round(
     backend: Backend, cell: Cell, prepared: Any, index: int, seed: int, on_cpu: bool
 ) -> tuple[Round, Answer]:
     tracks_host = on_cpu and host_memory.reset_peak()
-    gc.collect()
-    gc.disable()  # a collection inside the round would be charged to whichever cell it hits
-    try:
-        with backend.mark("measure", index):
-            cpu_start, start = time.process_time(), time.perf_counter()
-            answer = backend.generate(cell, prepared)
-            wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu_start
-    finally:
-        gc.enable()
-    missing = {
-        **answer.missing,
-        "energy_j": "this version does not measure energy",
-        "clocks_mhz": "this version does not read clocks during a round",
-        "throttle_reasons": "this version does not read throttle reasons",
-    }
+    answer, spent = _timed(backend, cell, prepared, "measure", index)
+    missing = dict(answer.missing)
     if tracks_host:
         answer = replace(answer, peak_device_bytes=host_memory.peak_bytes())
     if answer.peak_device_bytes is None:
@@ -144,8 +208,8 @@ def _timed_round(
     round = Round(
         index=index,
         seed=seed,
-        wall_s=wall_s,
-        cpu_s=cpu_s,
+        wall_s=spent.wall_s,
+        cpu_s=spent.cpu_s,
         device_s=answer.device_s,
         ttfb_s=answer.ttfb_s,
         block_s=answer.block_s,

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import psutil
 
+from harness.measuring.telemetry import nvml
+from harness.measuring.telemetry.sampler import num_foreign
 from harness.records.types import Environment
 
 _PACKAGES = ("torch", "triton", "nvtx", "nvidia-ml-py", "numpy", "safetensors", "tokenizers", "transformers")
@@ -24,7 +26,7 @@ _T = TypeVar("_T")
 
 def collect() -> Environment:
     """Identity, stack and circumstance of this machine now."""
-    gpus = read_gpus()
+    gpus, why_no_nvml = read_gpus()
     driver = gpus[0].pop("driver", None) if gpus else None
     cuda = gpus[0].pop("cuda_driver", None) if gpus else None
     circumstance = {"gpu": gpus[0].pop("circumstance")} if gpus else {}
@@ -40,6 +42,7 @@ def collect() -> Environment:
         },
         circumstance={
             **circumstance,
+            **({"nvml": why_no_nvml} if why_no_nvml else {}),
             "load_1min": _or_none(lambda: round(os.getloadavg()[0], 2)),
             "affinity_cpus": _or_none(lambda: len(os.sched_getaffinity(0))),
             "available_memory_bytes": psutil.virtual_memory().available,
@@ -48,47 +51,42 @@ def collect() -> Environment:
     )
 
 
-def read_gpus() -> list[dict[str, Any]]:
-    """One dictionary per GPU that NVML sees; [] without NVML, a driver or a GPU. A value NVML refuses is None."""
+def read_gpus() -> tuple[list[dict[str, Any]], str | None]:
+    """A dictionary for each GPU that CUDA would show, and why there is no NVML. A value that NVML refuses is None."""
     try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # no package, no library, no driver, no permission: all mean that there is no GPU to name
-        return []
-    try:
-        return [_gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError:
-        return []
-    finally:
-        pynvml.nvmlShutdown()
+        with nvml.opened() as library:
+            return [_gpu(gpu) for gpu in nvml.visible(library)], None
+    except nvml.NoNvml as why:
+        return [], str(why)
 
 
-def _gpu(nvml: Any, handle: Any) -> dict[str, Any]:
-    def ask(function: str, *args: Any) -> Any:
-        # a call that the driver lacks raises NVMLLibraryMismatchError or AttributeError, which are no NVMLError
-        try:
-            answer = getattr(nvml, function)(*args)
-        except Exception:
-            return None
-        return answer.decode() if isinstance(answer, bytes) else answer
-
-    memory = ask("nvmlDeviceGetMemoryInfo", handle)
-    mig = ask("nvmlDeviceGetMigMode", handle)
-    power = ask("nvmlDeviceGetPowerManagementLimit", handle)
+def _gpu(gpu: nvml.Gpu) -> dict[str, Any]:
+    library = gpu.nvml
+    memory_bytes, free_bytes, memory_source = gpu.memory()
+    pids, throttle_bits = gpu.read("compute_pids")[0], gpu.read("throttle_bits")[0]
+    mig = gpu.fact("nvmlDeviceGetMigMode")
+    power = gpu.fact("nvmlDeviceGetPowerManagementLimit")
     return {
-        "name": ask("nvmlDeviceGetName", handle),
-        "memory_bytes": None if memory is None else memory.total,
-        "num_cores": ask("nvmlDeviceGetNumGpuCores", handle),
+        "name": gpu.fact("nvmlDeviceGetName"),
+        "memory_bytes": memory_bytes,
+        "num_cores": gpu.fact("nvmlDeviceGetNumGpuCores"),
         "power_limit_w": None if power is None else power / 1000,
         "mig": None if mig is None else bool(mig[0]),
-        "driver": ask("nvmlSystemGetDriverVersion"),
-        "cuda_driver": ask("nvmlSystemGetCudaDriverVersion_v2"),
+        "driver": nvml.ask(library, lambda: library.nvmlSystemGetDriverVersion())[0],
+        "cuda_driver": nvml.ask(library, lambda: library.nvmlSystemGetCudaDriverVersion_v2())[0],
         "circumstance": {
-            "temperature_c": ask("nvmlDeviceGetTemperature", handle, 0),
-            "sm_clock_mhz": ask("nvmlDeviceGetClockInfo", handle, 1),
-            "memory_clock_mhz": ask("nvmlDeviceGetClockInfo", handle, 2),
-            "ecc": ask("nvmlDeviceGetEccMode", handle),
+            "memory_source": memory_source,
+            "free_memory_bytes": free_bytes,
+            "foreign_processes": None if pids is None else num_foreign(pids),
+            "has_application_clocks": None if throttle_bits is None else bool(throttle_bits & 0x2),
+            "temperature_c": gpu.read("temperature_c")[0],
+            "sm_clock_mhz": gpu.read("sm_clock_mhz")[0],
+            "memory_clock_mhz": gpu.read("memory_clock_mhz")[0],
+            "ecc": gpu.fact("nvmlDeviceGetEccMode"),
+            "persistence": gpu.fact("nvmlDeviceGetPersistenceMode"),
+            "capabilities": {
+                name: one.status if one.reason is None else one.why_not for name, one in gpu.capabilities.items()
+            },
         },
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, Cell, Record
@@ -25,7 +25,8 @@ def due_jobs(
     final: (cell_id, launch) -> the latest attempt's record. Every status is final until retry_failed, and what this
     very run has measured is not tried again by it; an interruption is no status.
     """
-    groups = sorted(plan.own_groups, key=lambda group: load_key(group[0].cell))  # stable: plan order within a load
+    groups = _apart(plan.own_groups) if plan.config.isolation == "process" else plan.own_groups
+    groups = sorted(groups, key=lambda group: load_key(group[0].cell))  # stable: plan order within a load
     jobs = []
     for launch in range(plan.config.protocol.launches):
         for group in groups:
@@ -45,6 +46,18 @@ def due_jobs(
                 attempts = (1 if (r := records[p.cell_id]) is None else r.attempt + 1 for p in due)
                 jobs.append(Job(launch=launch, members=tuple(zip(due, attempts, strict=True))))
     return jobs
+
+
+def of_one_process(jobs: Sequence[Job], plan: Plan) -> list[Job]:
+    """Of the due jobs, in order, those that the next process does: a launch's, or with isolation=process just one."""
+    if plan.config.isolation == "process":
+        return list(jobs[:1])
+    return [job for job in jobs if job.launch == jobs[0].launch]
+
+
+def _apart(groups: Sequence[Sequence[PlannedCell]]) -> list[list[PlannedCell]]:
+    """Every cell as a group of its own."""
+    return [[planned] for group in groups for planned in group]
 
 
 def load_key(cell: Cell) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from harness.spec.plan import Plan, PlannedCell, work_of
@@ -23,6 +24,7 @@ class PlainProgress:
         self._work_done = 0.0
         protocol = plan.config.protocol
         self._rounds = protocol.warmup_rounds + protocol.rounds + int(protocol.counters)
+        self._at_least = "" if protocol.is_fixed else "at least "
         self._start = time.monotonic()
         self._work_all = sum(work_of(planned) for planned in todo)
 
@@ -30,13 +32,14 @@ class PlainProgress:
 
     def group_begun(self, group: Sequence[PlannedCell]) -> None:
         self._group, self._group_start = group, time.monotonic()
-        self._group_rounds_done, self._group_work_done = 0, 0.0
+        self._group_rounds_done, self._group_work_done = Counter[str](), 0.0
 
     def round_done(self, planned: PlannedCell) -> None:
-        work = work_of(planned) / self._rounds
-        self._work_done += work
-        self._group_work_done += work
-        self._group_rounds_done += 1
+        self._group_rounds_done[planned.cell_id] += 1
+        if self._group_rounds_done[planned.cell_id] <= self._rounds:  # what is more was not foreseen
+            work = work_of(planned) / self._rounds
+            self._work_done += work
+            self._group_work_done += work
 
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None:
         self._cells_done += 1
@@ -44,7 +47,8 @@ class PlainProgress:
 
     def stopping(self) -> None:
         """Ctrl-C was heard: say what is waited for, and about how long."""
-        rounds = f"{self._group_rounds_done} of {len(self._group) * self._rounds} requests done"
+        wanted = f"{self._at_least}{len(self._group) * self._rounds}"
+        rounds = f"{self._group_rounds_done.total()} of {wanted} requests done"
         self.note(
             f"finishing the group that is being measured: {len(self._group)} cells, {rounds}, {self.group_left()}\n"
             "Ctrl-C again stops now: finished rounds are kept, but the group has to be measured again"

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.measuring import host_memory
-from harness.measuring.jobs import Job, due_jobs
+from harness.measuring.jobs import Job, due_jobs, of_one_process
 from harness.measuring.launch.inline import InlineWorker, Silence
+from harness.measuring.telemetry import conditions
+from harness.measuring.telemetry.sampler import Telemetry, watching
 from harness.records import store
 from harness.records.journal import Unfinished, dead_journals, now_utc
 from harness.records.types import INTERRUPTED, Environment, Record, Status
@@ -69,6 +71,7 @@ class Supervisor:
     name: str = field(default_factory=lambda: f"{os.getpid()}-{time.time_ns() // 1_000_000:x}")
     _stops: int = 0
     _worker: InlineWorker | None = None
+    _telemetry: Telemetry = field(default_factory=lambda: Telemetry("nobody watched the GPU"))
     _flight: _InFlight = field(default_factory=_InFlight)
     _num_workers: int = 0
     _num_writers: int = 0
@@ -86,10 +89,10 @@ class Supervisor:
         self._keep_leftovers()
         jobs = self._jobs()
         self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members])
-        with self._signals():
+        with self._signals(), watching(self.plan.config.device.kind) as self._telemetry:
             try:
                 while jobs:
-                    self._run_worker([job for job in jobs if job.launch == jobs[0].launch])  # a launch is a process
+                    self._run_worker(of_one_process(jobs, self.plan))
                     if self._stops:
                         raise KeyboardInterrupt
                     jobs = self._jobs()
@@ -114,6 +117,7 @@ class Supervisor:
             "run_dir": str(self.run_dir.resolve()),
             "worker": name,
             "environment_id": self.environment.environment_id,
+            "unseen": self._telemetry.why_not,
             "jobs": [{"launch": j.launch, "members": [[p.cell_id, attempt] for p, attempt in j.members]} for j in jobs],
         }
         kills_before = host_memory.oom_kills()
@@ -163,6 +167,9 @@ class Supervisor:
                 flight.stage, flight.cells = "between requests", ()
                 self._silent_starts = 0
                 self.progress.round_done(by_id[event["cell_id"]])
+            elif kind == "conditions":
+                seen = self._telemetry.during(event["begin_s"], event["end_s"])
+                worker.answer(conditions.to_json(seen))
             elif kind == "record":
                 self.progress.cell_done(by_id[event["cell_id"]], event["status"], event["what"])
             elif kind == "fatal":

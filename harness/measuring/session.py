@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from harness.measuring.backends.base import Backend, DeviceBroken, OutOfMemory, Unsupported
 from harness.measuring.cell import LiveCell
 from harness.measuring.jobs import Job, load_key
+from harness.measuring.telemetry.conditions import Observe, nobody_looks
 from harness.records.journal import RoundJournal
 from harness.records.store import RecordWriter
 from harness.records.types import PRUNED, Cell, Record, canonical_json, to_json
@@ -34,6 +37,7 @@ class Session:
     writer: RecordWriter
     journal: RoundJournal
     tell: Tell  # what the supervisor hears: group, load, begin, end, record
+    observe: Observe = nobody_looks  # what the supervisor saw of the GPU during a round
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: tuple[str, ...] | None = None
 
@@ -69,7 +73,7 @@ class Session:
             attempt=attempt,
             worker=self.worker,
             prompts=self.plan.prompts[planned.cell.prompt_set],
-            num_rounds=self.plan.config.protocol.rounds,
+            protocol=self.plan.config.protocol,
             seed=self.plan.config.seed,
             on_cpu=self.plan.config.device.kind == "cpu",
         )
@@ -93,22 +97,31 @@ class Session:
         gc.freeze()  # what a load leaves behind need not be looked at again before every round
 
     def _measure(self, live: list[LiveCell]) -> None:
-        """Warm every cell up, then take round r of all of them in a seeded random order before any takes round r+1."""
-        protocol, backend = self.plan.config.protocol, self.backend
-        for index in range(protocol.warmup_rounds):
-            self._each("warmup", partial(LiveCell.warm_up, backend=backend, index=index), live)
-        for index in range(protocol.rounds):
+        """Warm every cell up, then take round r of all of them in a seeded random order before any takes round r+1.
+
+        While one member needs a further round all take it, so that every round has its twin.
+        """
+        for index in itertools.count():
+            cold = [one for one in live if one.is_cold]
+            if not cold:
+                break
+            self._each("warmup", partial(LiveCell.warm_up, backend=self.backend, index=index), cold)
+        for index in itertools.count():
+            if not any(one.needs_rounds(group_s(live)) for one in live):
+                break
             order = list(live)
             random.Random(f"{self.plan.config.seed} {live[0].launch} {index}").shuffle(order)
-            self._each("measure", partial(LiveCell.measure, backend=backend, index=index), order)
-        if protocol.counters:
-            self._each("count", partial(LiveCell.count, backend=backend), live)
+            measure = partial(LiveCell.measure, backend=self.backend, index=index, observe=self.observe)
+            self._each("measure", measure, order)
+        if self.plan.config.protocol.counters:
+            self._each("count", partial(LiveCell.count, backend=self.backend), live)
 
     def _each(self, stage: str, action: Callable[[LiveCell], None], cells: Iterable[LiveCell]) -> None:
         """One request of every cell that is well so far. A failed cell is a row; the sweep goes on."""
         for one in cells:
             if one.status != "ok":
                 continue
+            begun = perf_counter()
             where = {"stage": stage, "cell_id": one.cell_id, "launch": one.launch}
             self.tell({"event": "begin", **where})
             try:
@@ -123,10 +136,12 @@ class Session:
             if stage == "measure" and one.status == "ok":
                 self.journal.append(one.unfinished())
             self.tell({"event": "end", **where})
+            if stage == "measure":
+                one.overhead_s.append(perf_counter() - begun - one.backend_s)
 
     def _write(self, done: Sequence[LiveCell]) -> None:
         """Records of cells that ended together, which one sync brings to the disk."""
-        records = [one.record(self.run_id, self.environment_id) for one in done]
+        records = [one.record(self.run_id, self.environment_id, group_s(done)) for one in done]
         self.writer.append(*records)
         for record in records:
             if record.status == "oom":
@@ -134,6 +149,11 @@ class Session:
                 self.smallest_oom[key] = min(record.cell.batch_size, self.smallest_oom.get(key, record.cell.batch_size))
             what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
             self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
+
+
+def group_s(live: Iterable[LiveCell]) -> float:
+    """Seconds of all timed requests of a group."""
+    return sum(round.wall_s for one in live for round in one.rounds)
 
 
 def line_key(cell: Cell) -> str:

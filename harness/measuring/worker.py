@@ -1,7 +1,8 @@
 """The process that measures: python -m harness.measuring.worker. A supervisor (runner.py) starts and watches it.
 
 It reads one line of JSON, its order, from stdin, and writes events as lines of JSON to stdout. "stop" on stdin ends it
-after the group that it is measuring; the end of stdin means that the supervisor is gone, and ends it at once.
+after the group that it is measuring, a line of JSON answers its question how the GPU was during a round, and the end of
+stdin means that the supervisor is gone, and ends it at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import ctypes
 import json
 import os
+import queue
 import signal
 import sys
 import threading
@@ -21,11 +23,14 @@ from harness.measuring.backends import registry
 from harness.measuring.backends.base import DeviceBroken
 from harness.measuring.jobs import Job
 from harness.measuring.session import Session, smallest_ooms
+from harness.measuring.telemetry import conditions
 from harness.records import store
 from harness.records.journal import RoundJournal
 from harness.spec import plan as planning
 from harness.spec import suite
 from harness.spec.config import ConfigError
+
+Answers = queue.SimpleQueue[dict[str, Any]]
 
 _HEARTBEAT_S = 1.0
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -59,9 +64,10 @@ def main() -> int:
     run_dir = Path(order["run_dir"])
     events = Events(run_dir / f"heartbeat-{order['worker']}")
     stop = threading.Event()
-    threading.Thread(target=_listen, args=(stop,), daemon=True).start()
+    answers: Answers = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(stop, answers), daemon=True).start()
     try:
-        _work(order, run_dir, events, stop)
+        _work(order, run_dir, events, stop, answers)
     except (ConfigError, store.StoreError) as error:
         events.tell({"event": "fatal", "kind": type(error).__name__, "message": str(error)})
     finally:
@@ -69,14 +75,29 @@ def main() -> int:
     return 0
 
 
-def _listen(stop: threading.Event) -> None:
+def _listen(stop: threading.Event, answers: Answers) -> None:
     for line in sys.stdin:
         if line.strip() == "stop":
             stop.set()
+        else:
+            answers.put(json.loads(line))
     os._exit(1)  # the supervisor is gone
 
 
-def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.Event) -> None:
+def _observe(order: dict[str, Any], events: Events, answers: Answers) -> conditions.Observe:
+    """Ask the supervisor, unless it said at once that it cannot look."""
+    if order["unseen"] is not None:
+        nothing = conditions.unseen(order["unseen"])
+        return lambda begin_s, end_s: nothing
+
+    def ask(begin_s: float, end_s: float) -> conditions.Conditions:
+        events.tell({"event": "conditions", "begin_s": begin_s, "end_s": end_s})
+        return conditions.from_json(answers.get())
+
+    return ask
+
+
+def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.Event, answers: Answers) -> None:
     config = suite.compose(order["words"], config_dir=order["config_dir"], backends=list(registry.BACKENDS))
     plan = planning.build(config)
     by_id = {planned.cell_id: planned for planned in plan.cells}
@@ -91,6 +112,7 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
         writer=writer,
         journal=journal,
         tell=events.tell,
+        observe=_observe(order, events, answers),
         smallest_oom=smallest_ooms(store.read_records(run_dir, rounds=False).final.values()),
     )
     for job in order["jobs"]:

@@ -83,6 +83,7 @@ def _asked(part: Path, plan: dict[str, Any]) -> dict[str, Any]:
             "cells": [entry["cell_id"] for entry in plan["cells"]],
             "skipped": [entry["cell_id"] for entry in plan["skipped"]],
             "protocol": plan["protocol"],
+            "isolation": plan.get("isolation", "launch"),
             "seed": plan["seed"],
             "prompts": plan["prompts"],
             "device": plan["device"],
@@ -130,6 +131,8 @@ def _write(parts: Sequence[Path], plan: dict[str, Any], run_dir: Path) -> None:
         for part in parts:
             for path in sorted(part.glob("environment-*.json")):  # the name is the hash of what identifies it
                 shutil.copyfile(path, temporary / path.name)
+            for path in sorted(part.glob("doctor*.json")):
+                shutil.copyfile(path, temporary / _free_name(temporary, path.name))
         write_atomic(temporary / "plan.json", json_lines(plan))
         config = parts[0] / "config.yaml"
         if config.is_file():
@@ -148,7 +151,7 @@ def _free_name(folder: Path, name: str) -> str:
     free, number = name, 1
     while (folder / free).exists():
         number += 1
-        free = f"{name.removesuffix('.jsonl')}-{number}.jsonl"
+        free = f"{Path(name).stem}-{number}{Path(name).suffix}"
     return free
 
 

@@ -107,8 +107,9 @@ def _grades_are_missing(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "rounds": rounds, "record_schema": 2}
 
 
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 # record_schema -> a pure function that upgrades a line's JSON by one version.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _grades_are_missing}
+UPGRADES: dict[int, Upgrade] = {1: _grades_are_missing, 2: lambda data: {**data, "course": {}, "record_schema": 3}}
 
 
 @dataclass(kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 CELL_SCHEMA = 1
-RECORD_SCHEMA = 2
+RECORD_SCHEMA = 3
 
 BLOCK_DIFFUSION = "block_diffusion"
 AUTOREGRESSIVE = "autoregressive"
@@ -24,6 +24,7 @@ Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
 STATUSES: tuple[str, ...] = get_args(Status)
 FAILED_STATUSES = ("error", "timeout")  # what makes a run incomplete; oom and unsupported are results
 PRUNED = "pruned"  # how the reason of an oom record begins whose cell was not tried: a smaller batch did not fit
+SELF_CHECK = "self-check"  # how a warning begins that says which identity a round breaks
 INTERRUPTED = "interrupted"  # how the reason of a record begins whose process ended before its cell was done
 
 
@@ -144,6 +145,7 @@ class Record:
     environment_id: str
     started_at: str  # ISO 8601, UTC
     seed: int
+    course: dict[str, Any] = field(default_factory=dict)  # how the launch went: cold_s, warmup_s, ended, overhead_s
     record_schema: int = RECORD_SCHEMA
 
     @property

@@ -9,6 +9,7 @@ from harness.analysis.analyse import Analysis
 from harness.analysis.crossover import Line
 from harness.analysis.headline import Headline
 from harness.analysis.quality import IsoQuality, quality, speed
+from harness.analysis.rows import CellRow
 from harness.records.types import BLOCK_DIFFUSION
 from harness.report.wording import (
     AUTOREGRESSIVE_NAME,
@@ -57,7 +58,8 @@ def verdict(headline: Headline) -> str:
         return f"{where}, {gives}; no comparison: {why}."
     baseline = tok_s(autoregressive.metrics["useful_tok_s"].value)
     at = f"at batch {headline.batch_size}"
-    numbers = f"(diffusion {value}, autoregressive {baseline} useful tok/s; {setting(diffusion.cell)})"
+    speeds = f"diffusion {value}, autoregressive {baseline} useful tok/s{_clocks(diffusion)}"
+    numbers = f"({speeds}; {setting(diffusion.cell)})"
     if not is_clear(speedup):
         span = f"{ratio(speedup.value)}, {ratio(speedup.low)} to {ratio(speedup.high)}"
         return f"{where}, the two cannot be told apart {at}: {span} {numbers}{_beyond(headline.line)}."
@@ -65,6 +67,12 @@ def verdict(headline: Headline) -> str:
     words = lead(speedup.value)
     than = f" than {other}" if words.endswith("faster") else ""
     return f"{where}, {words}{than} {at} {numbers}{_beyond(headline.line)}."
+
+
+def _clocks(diffusion: CellRow) -> str:
+    """On a CPU: that all this is wall time, and what the other clock says."""
+    in_cpu_time = diffusion.metrics.get("cpu_speedup_vs_ar")
+    return "" if in_cpu_time is None else f" of wall time; by CPU time {lead_of(in_cpu_time)}"
 
 
 def _beyond(line: Line | None) -> str:
@@ -115,6 +123,11 @@ def qualifiers(analysis: Analysis) -> list[str]:
             "Random weights: the speed of fixed steps is real, but the text is noise, so nothing here speaks of "
             "quality, of adaptive stopping or of how many steps a model needs. Untrained routers also choose their "
             "experts degenerately, which flatters the speed."
+        )
+    if any("cpu_speedup_vs_ar" in row.metrics for row in analysis.rows):
+        found.append(
+            "Two clocks: speed-ups and tok/s are of wall time; those that name CPU time take the processor time of our "
+            "process over all its threads, which other processes on the machine disturb less."
         )
     ranges = [
         _chosen_from(headline, len(analysis.headlines) > 1)
@@ -196,6 +209,9 @@ def _speedup(headline: Headline) -> Tile:
         why = "no block-diffusion cell finished" if row is None else row.missing.get("speedup_vs_ar", "")
         return Tile(name=name, value="none", unit="", notes=(why,))
     notes = [lead_of(speedup), interval(speedup, ratio)]
+    in_cpu_time = headline.diffusion.metrics.get("cpu_speedup_vs_ar") if headline.diffusion is not None else None
+    if in_cpu_time is not None:
+        notes += ["by wall time", f"by CPU time {ratio(in_cpu_time.value)}, {interval(in_cpu_time, ratio)}"]
     notes += headline.diffusion.marks if headline.diffusion is not None else ()
     return Tile(name=name, value=ratio(speedup.value), unit="", notes=tuple(notes))
 

@@ -37,7 +37,11 @@ def plan_text(plan: Plan) -> str:
     lines += sorted({f"not predicted: {reason}" for p in plan.cells for reason in p.prediction.missing.values()})
     predicted_s = predicted_s_of(own)
     if predicted_s is not None and own:
-        lines.append(f"predicted time: {predicted_s / 60:.1f} min, from floors at an assumed floor share of 0.5")
+        least = "" if config.protocol.is_fixed else "at least "
+        lines.append(
+            f"predicted time: {least}{predicted_s / 60:.1f} min, from floors at an assumed floor share of 0.5"
+            + ("" if config.protocol.is_fixed else "\nwith the least warm-up and rounds; times decide how many")
+        )
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -21,10 +21,12 @@ from harness.report.wording import listed, plain
 _METRICS: dict[str, tuple[str, str, float]] = {
     "useful_tok_s": ("useful tok/s", "", 1),
     "speedup_vs_ar": ("speed-up", "x", 1),
+    "cpu_speedup_vs_ar": ("speed-up in CPU time", "x", 1),
     "exact_match": ("exact match", "%", 1e-2),
     "token_accuracy": ("token accuracy", "%", 1e-2),
     "request_s": ("request", "ms", 1e-3),
     "ttfb_s": ("TTFB", "ms", 1e-3),
+    "cold_s": ("cold request", "ms", 1e-3),
     "step_s": ("step", "ms", 1e-3),
     "steps_per_canvas": ("steps per canvas", "", 1),
     "cap_share": ("canvases at the cap", "%", 1e-2),
@@ -41,7 +43,7 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "peak_memory_bytes": ("peak memory", "GB", 1e9),
     "peak_device_bytes": ("device or process memory", "GB", 1e9),
 }
-_WITH_INTERVAL = ("useful_tok_s", "speedup_vs_ar", "exact_match")
+_WITH_INTERVAL = ("useful_tok_s", "speedup_vs_ar", "cpu_speedup_vs_ar", "exact_match")
 _ALWAYS = ("decoding", "batch_size", "block_length", "num_steps")
 _OPTIONAL = (
     *(
@@ -187,7 +189,8 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         ("trained block length", str(run.trained_block_length or "none")),
         ("source hash", str(provenance.get("source_hash") or "unknown")),
         ("device", f"{run.device_name} ({plan['device']['name']})"),
-        ("protocol", ", ".join(f"{key} {value}" for key, value in plan["protocol"].items())),
+        ("protocol", _listed_protocol(plan["protocol"])),
+        ("isolation", str(plan.get("isolation", "launch"))),
         ("seed", str(plan.get("seed"))),
     ]
     for key in ("backend", "prompt_set", "prompt_tokens", "output_tokens", "stopping", "eos", "routing"):
@@ -204,6 +207,10 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
     coverage = ", ".join(f"{count} {name}" for name, count in analysis.coverage(run_id).items())
     discarded = [f"{count} x {reason}" for reason, count in sorted(analysis.discarded(run_id).items())]
     return [*entries, ("cells", coverage), ("discarded rounds", "; ".join(discarded) or "none")]
+
+
+def _listed_protocol(protocol: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in protocol.items() if value is not None)
 
 
 def environments(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

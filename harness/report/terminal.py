@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.rows import INCOMPLETE_STATUSES, CellRow
+from harness.analysis.self_check import SelfCheck
 from harness.report.claims import equal_quality, verdict
 from harness.report.slices import Slice, slices_of
 from harness.report.wording import counted, plain, ratio, short, tok_s
@@ -25,6 +26,19 @@ def result_text(analysis: Analysis) -> str:
         lines += table
         room -= len(table)
     return "\n".join([*lines, *tail][:MOST_LINES]) + "\n"
+
+
+def self_check_text(check: SelfCheck) -> str:
+    """What `run` adds: whether the numbers fit together, and what the harness took beside the requests."""
+    lines = [f"self-check: {counted(check.num_rounds, 'round')}, every identity holds"]
+    if check.broken:
+        label, what = check.broken[0]
+        more = f" (and {len(check.broken) - 1} more)" if len(check.broken) > 1 else ""
+        lines = [f"self-check FAILED: {short(label, 60)}: {short(what, 120)}{more}"]
+    if check.overhead_s is not None and check.max_overhead_s is not None:
+        usual, most = (f"{1e3 * seconds:.2g} ms" for seconds in (check.overhead_s, check.max_overhead_s))
+        lines.append(f"the harness's own time a round: {usual}, at most {most}")
+    return "\n".join(lines) + "\n"
 
 
 def _tail(analysis: Analysis) -> list[str]:

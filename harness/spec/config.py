@@ -21,6 +21,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "eos": ("ignore", "respect"),
     "routing": ("model",),
     "launcher": ("inline",),
+    "isolation": ("launch", "process"),
     "dtype": tuple(DTYPE_BYTES),
 }
 
@@ -78,12 +79,29 @@ class Protocol:
     """How a cell is measured (suites/protocol/*.yaml)."""
 
     name: str = ""  # the file's name
-    warmup_rounds: int = 1
-    rounds: int = 5
+    warmup_rounds: int = 1  # at least so many; the first one is the cold request
+    max_warmup_rounds: int | None = None  # at most so many; null: exactly warmup_rounds, whatever the times say
+    max_warmup_s: float = 60.0  # of a cell's warm-up requests: then no further one begins
+    warmup_window: int = 3  # warm: the median of the newest so many requests differs from that of as many before them
+    warmup_tolerance: float = 0.05  # by at most this share of it; the cold request is left out
+    rounds: int = 5  # at least so many
+    max_rounds: int | None = None  # at most so many; null: exactly rounds, whatever the times say
+    max_rounds_s: float = 600.0  # of a group's timed requests: then no further round begins
+    half_width: float = 0.03  # enough: the interval of the median time is narrower than the median +- this share of it
     launches: int = 1
+    max_discards: int = 3  # rounds of a cell and launch that may be thrown away for a physical cause, and repeated
     request_timeout_s: float = 600.0  # a request that takes longer ends its process
     load_timeout_s: float = 1800.0  # so does a load
     counters: bool = True  # one more, untimed round that counts experts and entropies
+
+    @property
+    def most_rounds(self) -> int:
+        return self.rounds if self.max_rounds is None else self.max_rounds
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every cell takes the same number of requests: no time decides."""
+        return self.max_warmup_rounds is None and self.max_rounds is None
 
 
 @dataclass
@@ -122,6 +140,7 @@ class SuiteConfig:
     seed: int = 0
     repeat_prompts: bool = False
     launcher: str = "inline"
+    isolation: str = "launch"  # process: every cell has a process of its own, for memory figures
     shard: str = "1/1"  # i/n: measure the i-th of n shares of the groups, for n machines
     fresh: bool = False
     retry_failed: bool = False
@@ -180,23 +199,34 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
             elif rule is not None and not 1 <= value <= rule:
                 raise ConfigError(f"{where}: {value} is out of range; expected a whole number from 1 to {rule}")
     check_choice("backend", config.backend, backends)
-    for name in ("eos", "routing", "launcher"):
+    for name in ("eos", "routing", "launcher", "isolation"):
         check_choice(name, getattr(config, name), CHOICES[name])
-    for name in ("rounds", "launches"):
-        if getattr(config.protocol, name) < 1:
-            raise ConfigError(f"protocol.{name}: {getattr(config.protocol, name)} is out of range; expected at least 1")
-    if config.protocol.warmup_rounds < 0:
-        raise ConfigError(
-            f"protocol.warmup_rounds: {config.protocol.warmup_rounds} is out of range; expected 0 or more"
-        )
-    for name in ("request_timeout_s", "load_timeout_s"):
-        if not getattr(config.protocol, name) > 0:  # NaN is not
-            raise ConfigError(f"protocol.{name}: {getattr(config.protocol, name)} is out of range; expected above 0")
+    _check_protocol(config.protocol)
     if not 0 <= config.seed < 2**31:
         raise ConfigError(f"seed: {config.seed} is out of range; expected a whole number from 0 to {2**31 - 1}")
     shard_of(config.shard)
     _check_excludes(config.exclude)
     _check_honesty(config)
+
+
+_ABOVE_0 = (
+    *("warmup_tolerance", "half_width"),
+    *("max_warmup_s", "max_rounds_s", "request_timeout_s", "load_timeout_s"),
+)
+
+
+def _check_protocol(protocol: Protocol) -> None:
+    least = {"warmup_rounds": 0, "warmup_window": 1, "rounds": 1, "launches": 1, "max_discards": 0}
+    least |= {"max_warmup_rounds": protocol.warmup_rounds, "max_rounds": protocol.rounds}
+    for name, lowest in least.items():
+        value = getattr(protocol, name)
+        if value is not None and value < lowest:
+            base = name.removeprefix("max_")
+            why = f", which is protocol.{base}, or null" if base != name and base in least else ""
+            raise ConfigError(f"protocol.{name}: {value} is out of range; expected at least {lowest}{why}")
+    for name in _ABOVE_0:
+        if not getattr(protocol, name) > 0:  # NaN is not
+            raise ConfigError(f"protocol.{name}: {getattr(protocol, name)} is out of range; expected above 0")
 
 
 def shard_of(text: str) -> tuple[int, int]:

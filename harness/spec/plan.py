@@ -31,7 +31,7 @@ class PlannedCell:
     cell_id: str = field(init=False)  # hashed once: everything that happens to a cell names it
     twin_id: str | None  # the autoregressive cell it is compared with; None for that one itself
     prediction: Prediction
-    predicted_s: float | None  # to measure it: warm-up, rounds and counters of all launches
+    predicted_s: float | None  # to measure it: the least warm-up and rounds, and counters, of all launches
     floor_basis: str  # exact | cap: an early stop can only make it cheaper
 
     def __post_init__(self) -> None:
@@ -209,6 +209,7 @@ def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
         {
             "cells": [p.cell_id for p in plan.cells],
             "protocol": asdict(plan.config.protocol),
+            "isolation": plan.config.isolation,
             "seed": plan.config.seed,
             "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
             **provenance,
@@ -234,6 +235,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             "trained_canvas_length": plan.shape.canvas_length,
         },
         "protocol": asdict(config.protocol),
+        "isolation": config.isolation,
         "seed": config.seed,
         "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
         "provenance": plan.provenance,

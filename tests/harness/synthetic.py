@@ -81,6 +81,8 @@ class Scenario:
     discarded: tuple[str, ...] = ()
     quality: Callable[[Cell], float] | None = None  # chance that an answer is right; None: no prompt has a checker
     categories: tuple[str, ...] = ()  # prompts take turns in them; none: the prompt set's name
+    diffusion_cpu_share: float = 0.9  # of its time: how busy diffusion keeps a core
+    on_cpu: bool = False  # no device events: CPU time counts
     observed: bool = False  # counters hold settled steps, outputs and likelihoods
 
 
@@ -173,6 +175,7 @@ def record_of(scenario: Scenario, cell: Cell, launch: int, run_id: str, status: 
         status=status,  # type: ignore[arg-type]
         reason=reason,
         rounds=rounds,
+        course={"cold_s": 3 * rounds[0].wall_s} if rounds else {},
         counters=counters_of(scenario, cell, rounds[0]) if status == "ok" else {},
         discarded=scenario.discarded,
         warnings=scenario.warnings,
@@ -216,8 +219,8 @@ def round_of(scenario: Scenario, cell: Cell, launch: int, index: int) -> Round:
         index=index,
         seed=index,
         wall_s=block_s[-1] * 1.01,
-        cpu_s=block_s[-1] * 0.9,
-        device_s=block_s[-1],
+        cpu_s=block_s[-1] * (0.9 if cell.block_length is None else scenario.diffusion_cpu_share),
+        device_s=None if scenario.on_cpu else block_s[-1],
         ttfb_s=block_s[0],
         block_s=tuple(block_s),
         step_s=tuple(step_s),

@@ -274,7 +274,8 @@ def gpu_named(tmp_path: Path) -> Callable[[str], dict[str, str]]:
     """An environment in which NVML sees one GPU of this name."""
 
     def stub(name: str) -> dict[str, str]:
-        lines = ("class NVMLError(Exception): ...", "nvmlInit = nvmlShutdown = lambda: None",
+        lines = ("class NVMLError(Exception): ...", "NVMLError_NotSupported = NVMLError_FunctionNotFound = NVMLError",
+                 "nvmlInit = nvmlShutdown = lambda: None",
                  "nvmlDeviceGetCount = lambda: 1", "nvmlDeviceGetHandleByIndex = lambda index: index",
                  f"nvmlDeviceGetName = lambda handle: {name!r}")  # fmt: skip
         (tmp_path / "stub").mkdir()

@@ -74,7 +74,8 @@ def test_report_of_the_merged_run_equals_the_unsharded_one_in_coverage(
     assert [page.returncode for page in pages] == [0, 0]
     documents = [json.loads(page.stdout) for page in pages]
     assert documents[0]["coverage"] == documents[1]["coverage"]
-    assert documents[0]["warnings"] == documents[1]["warnings"]
+    own, whole = [[w for w in one["warnings"] if "(doctor: " not in w] for one in documents]  # the load may differ
+    assert own == whole
 
 
 def test_records_files_are_copied_byte_for_byte(parts: list[Path], tmp_path: Path) -> None:

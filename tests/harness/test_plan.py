@@ -8,6 +8,7 @@ import json
 import pytest
 
 from harness.records.types import AUTOREGRESSIVE
+from harness.report.plan_text import plan_text
 from harness.spec.config import SuiteConfig
 from harness.spec.plan import Plan, build, identified, to_json
 from harness.spec.suite import compose
@@ -128,3 +129,10 @@ def test_adaptive_cells_say_that_their_floor_is_counted_at_the_cap() -> None:
     config = compose(["axes.stopping=[adaptive]", "model.trained=true"], backends=["reference"])
     assert isinstance(config, SuiteConfig)
     assert {p.floor_basis for p in build(config).cells if p.twin_id} == {"cap"}
+
+
+@pytest.mark.parametrize(("words", "said"), [((), "time: 0"), (("protocol.max_rounds=9",), "time: at least 0")])
+def test_a_prediction_says_that_it_is_for_the_least_number_of_rounds(words: tuple[str, ...], said: str) -> None:
+    plan = planned("suite=h100", "protocol=quick", "axes.batch_size=[1]", "axes.num_steps=[4]", *words)
+    assert f"predicted {said}" in plan_text(plan)
+    assert ("least warm-up and rounds" in plan_text(plan)) == bool(words)

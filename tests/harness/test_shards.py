@@ -87,4 +87,4 @@ def test_shards_in_one_folder_are_one_run_that_a_command_without_shard_reports(t
 def test_an_empty_share_says_how_many_there_can_be(tmp_path: Path) -> None:
     done = harness("run", *WORDS, "shard=5/5", folder=tmp_path)
     assert (done.returncode, done.stdout) == (4, "")
-    assert "n is at most 4" in done.stderr
+    assert "number of the suite's groups, 4" in done.stderr

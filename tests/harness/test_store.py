@@ -143,10 +143,18 @@ def test_a_record_of_schema_1_is_read_and_says_what_it_lacks(tmp_path: Path) -> 
         assert new == kept
 
 
-def test_an_upgrade_leaves_what_it_is_given_as_it_was() -> None:
-    line = json.loads((Path(__file__).parent / "fixtures" / "record_schema_1.jsonl").read_text())
+def test_a_record_of_schema_2_is_read_and_knows_nothing_of_its_launch(tmp_path: Path) -> None:
+    line = (Path(__file__).parent / "fixtures" / "record_schema_2.jsonl").read_text()
+    (tmp_path / "records-old.jsonl").write_text(line)
+    (old,) = store.read_records(tmp_path).records
+    assert json.loads(json.dumps(to_json(old))) == {**json.loads(line), "course": {}, "record_schema": RECORD_SCHEMA}
+
+
+@pytest.mark.parametrize("schema", sorted(store.UPGRADES))
+def test_an_upgrade_leaves_what_it_is_given_as_it_was(schema: int) -> None:
+    line = json.loads((Path(__file__).parent / "fixtures" / f"record_schema_{schema}.jsonl").read_text())
     before = json.dumps(line)
-    store.UPGRADES[1](line)
+    store.UPGRADES[schema](line)
     assert json.dumps(line) == before
 
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from harness.analysis.metrics.registry import Missing, metric, present
 from harness.analysis.run_data import CellPlan
-from harness.records.types import Round
+from harness.records.types import Record, Round
 
 
 @metric(unit="tok/s", better="higher", kind="time")
@@ -20,6 +20,23 @@ def useful_tok_s(round: Round, planned: CellPlan) -> float:
 def speedup_vs_ar(round: Round, twin: Round) -> float:
     """useful_tok_s / useful_tok_s of the autoregressive twin's round of the same index in the same process."""
     return _tok_s(round) / _tok_s(twin)
+
+
+@metric(unit="x", better="higher", kind="time", scope="pair")
+def cpu_speedup_vs_ar(round: Round, twin: Round) -> float:
+    """On a CPU: useful tokens per second of CPU time / that of the round which speedup_vs_ar divides by."""
+    if round.device_s is not None or twin.device_s is not None:
+        raise Missing("another device computes, so CPU time is the host's part alone")
+    return (sum(round.useful_tokens) / round.cpu_s) / (sum(twin.useful_tokens) / twin.cpu_s)
+
+
+@metric(unit="s", better="lower", kind="time", scope="record")
+def cold_s(record: Record, planned: CellPlan) -> float:
+    """Wall time of the cell's first request in its launch, before any warm-up; rounds leave it out."""
+    cold_s = record.course.get("cold_s")
+    if cold_s is None:
+        raise Missing("no cold request was timed")
+    return float(cold_s)
 
 
 @metric(unit="s", better="lower", kind="time")

@@ -1,8 +1,10 @@
 """A backend without a model: it answers at once with times that follow from the cell alone.
 
 For tests and for trying the harness. Its records say `backend: fake` and reports mark them as simulated.
+Its block and step times are nanoseconds, which fit into any request.
 `options.request_s` makes every request really take so long. `options.fail` makes every cell whose batch is at least
-`options.fail_batch` (1) end badly: oom, unsupported, error, hang, exit, kill or device.
+`options.fail_batch` (1) end badly: oom, unsupported, error, hang, exit, kill or device; or answer badly: few_tokens or
+backwards (its events run so).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import signal
 import time
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from engine.config import ModelConfig
@@ -18,7 +21,7 @@ from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, U
 from harness.records.types import Cell
 from harness.spec.config import DeviceConfig, ModelSource
 
-_STEP_S = 0.001
+_STEP_S = 1e-9
 
 
 class FakeBackend:
@@ -31,8 +34,8 @@ class FakeBackend:
     def generate(self, cell: Cell, prepared: int) -> Answer:
         if seconds := float(cell.options.get("request_s", 0)):
             time.sleep(seconds)
-        if cell.batch_size >= int(cell.options.get("fail_batch", 1)):
-            _fail(cell.options.get("fail"))
+        fail = cell.options.get("fail") if cell.batch_size >= int(cell.options.get("fail_batch", 1)) else None
+        _fail(fail)
         if cell.block_length is None or cell.num_steps is None:
             block_steps = [1] * cell.output_tokens
             passes = {"prefill": 1, "denoise": 0, "commit": 0, "decode": cell.output_tokens - 1}
@@ -46,7 +49,7 @@ class FakeBackend:
             raw = num_canvases * cell.block_length
         step_s = _STEP_S * (1 + 0.1 * cell.batch_size)
         block_s = [step_s * sum(block_steps[: i + 1]) for i in range(len(block_steps))]
-        return Answer(
+        answer = Answer(
             device_s=None,
             ttfb_s=block_s[0],
             block_s=tuple(block_s),
@@ -62,6 +65,7 @@ class FakeBackend:
                 "peak_allocated_bytes": "the fake backend allocates nothing",
             },
         )
+        return _spoilt(answer, fail)
 
     def count(self, cell: Cell, prepared: int) -> dict[str, Any]:
         kind = "decode" if cell.block_length is None else "denoise"
@@ -72,6 +76,15 @@ class FakeBackend:
 
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+def _spoilt(answer: Answer, how: object) -> Answer:
+    """The answer, wrong in the way that the cell asks for."""
+    if how == "few_tokens":
+        return replace(answer, useful_tokens=tuple(useful - 1 for useful in answer.useful_tokens))
+    if how == "backwards":
+        return replace(answer, block_s=answer.block_s[::-1], step_s=tuple(-step for step in answer.step_s))
+    return answer
 
 
 def _fail(how: object) -> None:

@@ -29,7 +29,12 @@ class InlineWorker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(paths),
+                    "PYTHONUNBUFFERED": "1",
+                    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # NVML's order, so that the GPU watched is the GPU used
+                },
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone
             )
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -63,6 +68,10 @@ class InlineWorker:
     def ask_to_stop(self) -> None:
         """End after the group that is being measured."""
         self._send("stop")
+
+    def answer(self, document: dict[str, Any]) -> None:
+        """What it asked for with its last event."""
+        self._send(json.dumps(document))
 
     def end(self, grace_s: float = 0.0) -> int:
         """Wait so long for it to end by itself, then kill it; the exit status is negative for a signal."""
