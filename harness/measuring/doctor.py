@@ -99,6 +99,10 @@ def attach(run_dir: Path, here: Environment, device_kind: str) -> None:
         store.write_atomic(path, json.dumps(to_json(examine(here, run_dir, device_kind)), indent=1) + "\n")
 
 
+def _warn_unless(is_ok: bool, name: str, found: str, fix: str) -> Check:
+    return Check(name=name, status=OK if is_ok else WARN, found=found, fix="" if is_ok else fix)
+
+
 def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] >= _OLDEST_PYTHON:
@@ -128,9 +132,7 @@ def _packages() -> Check:
 def _memory(here: Environment) -> Check:
     free = here.circumstance["available_memory_bytes"]
     found = f"{free / 2**30:.1f} GiB free"
-    if free >= _WANTED_MEMORY_BYTES:
-        return Check(name="memory", status=OK, found=found)
-    return Check(name="memory", status=WARN, found=found, fix="end other programs; loading a model takes memory")
+    return _warn_unless(free >= _WANTED_MEMORY_BYTES, "memory", found, "end other programs; a model takes memory")
 
 
 def _results_folder(folder: Path) -> Check:
@@ -165,9 +167,8 @@ def _load(here: Environment) -> Check:
     if load is None:
         return Check(name="load", status=OK, found="not known on this system")
     found = f"{load:g} over the last minute, on {count} CPUs"
-    if load <= _MOST_LOAD_PER_CPU * count:
-        return Check(name="load", status=OK, found=found)
-    return Check(name="load", status=WARN, found=found, fix="end other programs, or wait; times will be noisy")
+    is_low = load <= _MOST_LOAD_PER_CPU * count
+    return _warn_unless(is_low, "load", found, "end other programs, or wait; times will be noisy")
 
 
 def _affinity(here: Environment) -> Check:
@@ -192,9 +193,7 @@ def _rapl() -> Check:
 
 def _locale() -> Check:
     found = locale.getpreferredencoding(False)
-    if found.lower().replace("-", "") == "utf8":
-        return Check(name="locale", status=OK, found=found)
-    return Check(name="locale", status=WARN, found=found, fix="export LC_ALL=C.UTF-8")
+    return _warn_unless(found.lower().replace("-", "") == "utf8", "locale", found, "export LC_ALL=C.UTF-8")
 
 
 def _git(here: Environment) -> Check:
@@ -236,34 +235,16 @@ def _gpu_checks(here: Environment) -> Iterator[Check]:
         if without
         else Check(name="nvml readings", status=OK, found=f"all {len(now['capabilities'])}")
     )
-    persistence = now["persistence"]
-    yield (
-        Check(
-            name="persistence", status=WARN, found="off: the driver unloads between runs", fix="sudo nvidia-smi -pm 1"
-        )
-        if persistence == 0
-        else Check(name="persistence", status=OK, found="on" if persistence else "not readable")
-    )
+    found = {0: "off: the driver unloads between runs", 1: "on"}.get(now["persistence"], "not readable")
+    yield _warn_unless(now["persistence"] != 0, "persistence", found, "sudo nvidia-smi -pm 1")
     found = "application clocks are set" if now["has_application_clocks"] else "no application clocks are set"
     yield Check(name="clocks", status=OK, found=f"{found}; NVML does not tell whether they are locked")
     foreign = now["foreign_processes"]
-    yield (
-        Check(
-            name="gpu processes",
-            status=WARN,
-            found=f"{foreign} that are not ours",
-            fix="end them: nvidia-smi lists them",
-        )
-        if foreign
-        else Check(name="gpu processes", status=OK, found="not readable" if foreign is None else "none but ours")
-    )
+    found = {None: "not readable", 0: "none but ours"}.get(foreign, f"{foreign} that are not ours")
+    yield _warn_unless(not foreign, "gpu processes", found, "end them: nvidia-smi lists them")
     free, source = now["free_memory_bytes"], now["memory_source"]
-    yield Check(
-        name="gpu memory",
-        status=OK if free is not None else WARN,
-        found=f"{free / 2**30:.1f} GiB free, according to {source}" if free is not None else "not readable",
-        fix="" if free is not None else "none; whether a cell fits is found out by trying",
-    )
+    found = f"{free / 2**30:.1f} GiB free, according to {source}" if free is not None else "not readable"
+    yield _warn_unless(free is not None, "gpu memory", found, "none; whether a cell fits is found out by trying")
 
 
 def _driver(here: Environment) -> Check:
