@@ -136,7 +136,7 @@ class Session:
             if stage == "measure" and one.status == "ok":
                 self.journal.append(one.unfinished())
             self.tell({"event": "end", **where})
-            if stage == "measure":
+            if stage == "measure" and one.status == "ok":
                 one.overhead_s.append(perf_counter() - begun - one.backend_s)
 
     def _write(self, done: Sequence[LiveCell]) -> None:

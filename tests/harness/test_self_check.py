@@ -70,6 +70,10 @@ def test_a_broken_identity_is_named(decoding: str, changes: dict[str, Any], mess
     assert any(message in said for said in broken(*one(decoding, **changes)))
 
 
+def test_a_backend_that_cannot_see_passes_is_not_accused_of_them() -> None:
+    assert broken(*one("block_diffusion", passes={}, step_s=(), steps_per_canvas=())) == []
+
+
 @pytest.mark.parametrize("decoding", [AUTOREGRESSIVE, "block_diffusion"])
 def test_tokens_per_pass_times_passes_are_the_tokens_of_a_row(decoding: str) -> None:
     round, cell = one(decoding)
