@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from engine import autoregressive, block_diffusion, checks, ranges, tokenizer, weights
-from engine.config import PRESETS, WINDOW_FORMS
+from engine.config import PRESETS, SHIPPED, WINDOW_FORMS
 from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import Generation, Request
@@ -34,11 +34,12 @@ def load(
     seed: int = 0,
     window: str = "sdpa",
 ) -> Model:
-    """A model ready to run: a directory in Hugging Face layout, or a preset's name with random weights.
+    """A model ready to run: a directory in Hugging Face layout, a shipped model's name, or a preset's.
 
     Args:
         source: a directory with config.json and safetensors (DiffusionGemma, or a Gemma 4 mixture of experts), or a
-            name in engine.config.PRESETS. Presets get seeded random weights made in place on the device.
+            name in engine.config.SHIPPED (trained models that come with the engine) or engine.config.PRESETS (shapes,
+            which get seeded random weights made in place on the device).
         dtype: "float32" or "bfloat16", of weights, activations and cache.
         seed: for a preset's weights; a directory needs none.
         window: the decoder's sliding window: "sdpa" (every canvas query sees the last W - 1 cached keys and the whole
@@ -50,6 +51,7 @@ def load(
     """
     torch_dtype, target = checks.dtype(dtype), checks.device(device)
     checks.known("window", window, WINDOW_FORMS)
+    source = SHIPPED.get(str(source), source)
     if str(source) in PRESETS:
         model = weights.random_model(PRESETS[str(source)], target, torch_dtype, seed)
         model.tokenizer = tokenizer.byte_level() if model.config.vocab_size >= tokenizer.VOCAB_SIZE else None
@@ -57,7 +59,8 @@ def load(
         model = weights.read(Path(source), target, torch_dtype)
         model.tokenizer = tokenizer.read(Path(source))
     else:
-        raise ValueError(f"model source is {str(source)!r}, expected a directory or a preset: {', '.join(PRESETS)}")
+        names = ", ".join([*SHIPPED, *PRESETS])
+        raise ValueError(f"model source is {str(source)!r}, expected a directory or one of {names}")
     model.window = window
     return model
 

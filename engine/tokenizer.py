@@ -48,6 +48,6 @@ def read(directory: Path) -> Tokenizer | None:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for whatever it finds
         raise ValueError(f"{path}: not a tokenizer of the tokenizers library ({error})") from error
-    if tokenizer.get_vocab(with_added_tokens=True) == byte_level().get_vocab(with_added_tokens=True):
-        tokenizer.encode_special_tokens = True  # the file does not carry this setting
+    if tuple(tokenizer.id_to_token(i) for i in range(len(SPECIAL_TOKENS))) == SPECIAL_TOKENS:  # one of ours
+        tokenizer.encode_special_tokens = True  # text never becomes a special token; the file cannot say so
     return tokenizer

@@ -1,7 +1,7 @@
 """Writes the mini's model card, README.md beside its weights, from training.json and a run of suite=mini_quality.
 
 python -m harness report RUN --json > scores.json
-python tools/mini_card.py scores.json [MORE.json ...]      # later files: other draws of held-out items
+python tools/mini_card.py scores.json OTHER_DRAW.json --seed N
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ DIRECTORY = Path(__file__).resolve().parents[1] / "engine" / "checkpoints" / "mi
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write the mini's model card.")
-    parser.add_argument("scores", type=Path, nargs="+", help="outputs of `report --json` on mini_quality")
+    parser.add_argument("scores", type=Path, nargs="+", help="`report --json` of mini_quality, and of another draw")
+    parser.add_argument("--seed", type=int, help="of the second draw")
     parser.add_argument("--note", default="", help="what else is to be said of the time")
     args = parser.parse_args()
     training = json.loads((DIRECTORY / "training.json").read_text(encoding="utf-8"))
@@ -31,7 +32,10 @@ def main() -> int:
     every = training["curve_every"]
     points = list(zip(*curves.values(), strict=True))
     shown = [i for i in range(len(points)) if (i + 1) % 10 == 0 or i in (0, 3, len(points) - 1)]
-    titles = ["The shipped draw:", *(["A draw whose seed was chosen after training:"] * (len(analyses) - 1))]
+    titles = [
+        "The shipped draw:",
+        *([f"A draw whose seed ({args.seed}) was named after training:"] * (len(analyses) - 1)),
+    ]
     template = TEMPLATE.read_text(encoding="utf-8")
     card = (
         jinja2.Environment(trim_blocks=True, keep_trailing_newline=True)
@@ -41,9 +45,10 @@ def main() -> int:
             recipe=training["recipe"],
             words="" if training["recipe"]["steps"] == 4000 else f" --steps {training['recipe']['steps']}",
             note=f" ({args.note})" if args.note else "",
-            curve=[((i + 1) * every, points[i]) for i in shown],
+            curve=[((i + 1) * every, [f"{loss:.3f}" for loss in points[i]]) for i in shown],
+            commits=[commit[:12] for commit in training["commits"]],
             count=analyses[0]["settings"][0]["setting"]["batch_size"],
-            draws=[(title, table(analysis)) for title, analysis in zip(titles, analyses, strict=True)],
+            draws=[(title, table(analysis)) for title, analysis in zip(titles, analyses, strict=False)],
         )
     )
     (DIRECTORY / "README.md").write_text(card, encoding="utf-8")

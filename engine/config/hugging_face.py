@@ -16,6 +16,11 @@ from engine.config.shape import FULL, SLIDING, GenerationDefaults, ModelConfig
 DIFFUSION = "DiffusionGemmaForBlockDiffusion"
 GEMMA4 = "Gemma4ForCausalLM"
 
+# Trained models that come with the engine: name -> directory.
+SHIPPED: dict[str, Path] = {
+    path.parent.name: path.parent for path in sorted((Path(__file__).parents[1] / "checkpoints").glob("*/config.json"))
+}
+
 # our field: theirs, in the text config
 _SIZES = {
     "hidden_size": "hidden_size",

@@ -106,8 +106,8 @@ def _check(holds: bool, name: str, value: object, expected: str) -> None:
 _BYTE_LEVEL = GenerationDefaults(eos_ids=(1, 3), pad_id=0, bos_id=2)
 
 PRESETS: dict[str, ModelConfig] = {
-    # A few MB of random weights with every trait of the architecture; small enough for a laptop's CPU and for CI.
-    "mini": ModelConfig(
+    # About a million random weights with every trait of the architecture, for tests.
+    "tiny": ModelConfig(
         hidden_size=128,
         intermediate_size=192,
         num_layers=4,

@@ -9,7 +9,10 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from engine.config import SHIPPED
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float8_e4m3": 1}
 MAX_BLOCK_LENGTH = 1024
@@ -61,17 +64,22 @@ class DeviceConfig:
 
 @dataclass
 class ModelSource:
-    """Which weights (suites/model/*.yaml): a preset's seeded random ones, or a checkpoint directory."""
+    """Which weights (suites/model/*.yaml): a shipped model's, a preset's seeded random ones, or a directory's."""
 
     name: str = ""  # the file's name
-    preset: str = ""  # a name of engine.config.PRESETS; also the shape that plan assumes
+    preset: str = ""  # a name of engine.config.PRESETS (random) or SHIPPED (trained)
     path: str | None = None  # a directory in Hugging Face layout; then the preset is not used
-    trained: bool | None = None  # None: a directory is trained, a preset is not
+    trained: bool | None = None  # None: a directory and a shipped model are trained, a preset is not
     window: str = "sdpa"
 
     @property
+    def directory(self) -> Path | None:
+        """Where the weights are read from; None: they are made."""
+        return SHIPPED.get(self.preset) if self.path is None else Path(self.path)
+
+    @property
     def is_trained(self) -> bool:
-        return self.path is not None if self.trained is None else self.trained
+        return self.directory is not None if self.trained is None else self.trained
 
 
 @dataclass

@@ -39,9 +39,9 @@ def weights_hash(source: ModelSource, shape: ModelConfig, seed: int) -> str:
     Raises:
         ConfigError: the directory holds no readable safetensors file.
     """
-    if source.path is None:
+    directory = source.directory
+    if directory is None:
         return content_hash({"preset": source.preset, "shape": asdict(shape), "seed": seed})
-    directory = Path(source.path)
     digest = hashlib.sha256()
     paths = sorted(directory.glob("*.safetensors"))
     if not paths:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 
 from engine import config as engine_config
 from engine import cost
@@ -70,11 +69,11 @@ def shape_of(source: ModelSource) -> ModelConfig:
         ConfigError: unknown preset, or a directory whose config.json is absent or of another architecture.
     """
     check_choice("model.window", source.window, engine_config.WINDOW_FORMS)
-    if source.path is None:
-        check_choice("model.preset", source.preset, tuple(engine_config.PRESETS))
+    if source.directory is None:
+        check_choice("model.preset", source.preset, (*engine_config.SHIPPED, *engine_config.PRESETS))
         return engine_config.PRESETS[source.preset]
     try:
-        return read_config(Path(source.path))
+        return read_config(source.directory)
     except (ValueError, OSError) as error:
         raise ConfigError(f"model.path: {error}") from None
 

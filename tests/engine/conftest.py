@@ -39,5 +39,5 @@ def twin(pair: Pair) -> Any:
 
 
 @pytest.fixture(scope="session")
-def mini() -> api.Model:
-    return api.load("mini")
+def tiny() -> api.Model:
+    return api.load("tiny")

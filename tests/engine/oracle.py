@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from engine import api
+from engine.config import read_config
 
 WINDOW = 8
 SHAPE: dict[str, Any] = dict(
@@ -33,6 +34,13 @@ SHAPE: dict[str, Any] = dict(
     moe_intermediate_size=16,
     max_position_embeddings=512,
 )
+# transformers' names of sizes that this engine calls otherwise
+OURS = {
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "num_key_value_heads": "num_kv_heads",
+    "num_global_key_value_heads": "global_num_kv_heads",
+}
 GEMMA4_ONLY: dict[str, Any] = dict(
     enable_moe_block=True, attention_k_eq_v=True, hidden_size_per_layer_input=0, final_logit_softcapping=30.0
 )
@@ -100,12 +108,16 @@ def hf_gemma4(seed: int = 0) -> Any:
 def twin_of(hf: Any) -> Any:
     """The Gemma4ForCausalLM with the encoder's weights: its layer scalars are the encoder's."""
     twin = hf_gemma4().to(hf.dtype)
+    load_encoder(twin, hf)
+    return twin
+
+
+def load_encoder(twin: Any, hf: Any) -> None:
     state = {}
     for name, tensor in hf.state_dict().items():
         if name.startswith("model.encoder.language_model."):
             state["model." + name.removeprefix("model.encoder.language_model.")] = tensor
     twin.load_state_dict(state | {"lm_head.weight": hf.lm_head.weight}, strict=True)
-    return twin
 
 
 def random_ids(batch: int, tokens: int, seed: int = 0, vocab: int = SHAPE["vocab_size"]) -> torch.Tensor:
@@ -120,3 +132,15 @@ def left_padding(tokens: int, pads: list[int]) -> torch.Tensor:
 def make_pair(directory: Path, hf: Any) -> Pair:
     hf.save_pretrained(directory)
     return Pair(hf, api.load(directory), directory)
+
+
+def twin_of_directory(directory: Path) -> Any:
+    """The Gemma4ForCausalLM that has the encoder's weights of a DiffusionGemma directory."""
+    tf = pytest.importorskip("transformers")
+    hf = tf.DiffusionGemmaForBlockDiffusion.from_pretrained(directory, dtype=torch.float32)
+    own = read_config(directory)
+    shape = {name: getattr(own, OURS.get(name, name)) for name in SHAPE} | {"layer_types": list(own.layer_types)}
+    config = tf.Gemma4TextConfig(**shape, **GEMMA4_ONLY, attn_implementation="sdpa")
+    twin = tf.Gemma4ForCausalLM(config).eval()
+    load_encoder(twin, hf)
+    return twin

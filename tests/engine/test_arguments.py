@@ -85,11 +85,11 @@ def test_a_gemma4_checkpoint_refuses_block_diffusion(tmp_path: Path) -> None:
 
 
 def test_load_refuses_wrong_choices() -> None:
-    presets = "mini, small, diffusiongemma_26b_a4b"
-    assert refusal(api.load, "maxi") == f"model source is 'maxi', expected a directory or a preset: {presets}"
-    assert refusal(api.load, "mini", dtype="float16") == "dtype is 'float16', expected 'float32' or 'bfloat16'"
-    assert refusal(api.load, "mini", device="gpu") == "device is 'gpu', expected cpu, cuda, or cuda:<index>"
-    assert refusal(api.load, "mini", window="round") == "window is 'round', expected 'sdpa' or 'symmetric'"
+    names = "mini, tiny, small, diffusiongemma_26b_a4b"
+    assert refusal(api.load, "maxi") == f"model source is 'maxi', expected a directory or one of {names}"
+    assert refusal(api.load, "tiny", dtype="float16") == "dtype is 'float16', expected 'float32' or 'bfloat16'"
+    assert refusal(api.load, "tiny", device="gpu") == "device is 'gpu', expected cpu, cuda, or cuda:<index>"
+    assert refusal(api.load, "tiny", window="round") == "window is 'round', expected 'sdpa' or 'symmetric'"
 
 
 def test_load_takes_torch_dtypes_and_paths(pair: Pair) -> None:
@@ -98,7 +98,7 @@ def test_load_takes_torch_dtypes_and_paths(pair: Pair) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    assert refusal(api.load, "mini", device="cuda").startswith("device is 'cuda', but this torch")
+    assert refusal(api.load, "tiny", device="cuda").startswith("device is 'cuda', but this torch")
 
 
 def test_a_cache_of_another_batch_is_refused(pair: Pair) -> None:

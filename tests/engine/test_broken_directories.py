@@ -126,7 +126,7 @@ def test_a_gemma4_config_that_leaves_a_decisive_feature_open_is_refused(tmp_path
         api.load(tmp_path)
 
 
-def test_a_directory_that_cannot_be_written_is_refused(mini: api.Model, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_refused(tiny: api.Model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file: cannot be written"):
-        api.save(mini, tmp_path / "file")
+        api.save(tiny, tmp_path / "file")

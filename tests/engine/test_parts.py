@@ -18,8 +18,8 @@ from engine.observe import observe
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_grouped_experts_equal_the_loop_over_experts(dtype: torch.dtype) -> None:
-    mini = api.load("mini", dtype=dtype)
-    layer, x = mini.layers[0], torch.randn(40, 128, generator=torch.Generator().manual_seed(0)).to(dtype)
+    tiny = api.load("tiny", dtype=dtype)
+    layer, x = tiny.layers[0], torch.randn(40, 128, generator=torch.Generator().manual_seed(0)).to(dtype)
     experts_S, _ = (layer.router(x)[1] % 5).flatten().sort()  # experts 5, 6, 7 get no row
     ends_E = torch.searchsorted(experts_S, torch.arange(8), right=True, out_int32=True)
     rows = x.repeat(2, 1)
@@ -27,8 +27,8 @@ def test_grouped_experts_equal_the_loop_over_experts(dtype: torch.dtype) -> None
     torch.testing.assert_close(loop, grouped, atol=1e-5 if dtype == torch.float32 else 0.02, rtol=0)
 
 
-def test_experts_equal_the_weighted_sum_written_out(mini: api.Model) -> None:
-    layer, x = mini.layers[0], torch.randn(5, 128, generator=torch.Generator().manual_seed(0))
+def test_experts_equal_the_weighted_sum_written_out(tiny: api.Model) -> None:
+    layer, x = tiny.layers[0], torch.randn(5, 128, generator=torch.Generator().manual_seed(0))
     weights_NK, experts_NK = layer.router(x)
     expected = torch.zeros_like(x)
     for n in range(5):
@@ -43,7 +43,7 @@ def test_experts_equal_the_weighted_sum_written_out(mini: api.Model) -> None:
 def test_passes_and_sampler_never_read_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device there is nothing to read, so that a tensor's value on the host would raise."""
     monkeypatch.setattr(moe, "gemm_name", lambda x: "grouped")  # what runs on a GPU in bfloat16
-    model = weights.skeleton(PRESETS["mini"], torch.bfloat16)
+    model = weights.skeleton(PRESETS["tiny"], torch.bfloat16)
     prompt, canvas = (torch.zeros(2, n, dtype=torch.long, device="meta") for n in (70, 32))
     cache = api.KVCache(model.config)
     model.encode(prompt, cache)

@@ -60,17 +60,17 @@ def test_a_directory_written_here_gives_the_same_logits_in_transformers(pair: Pa
     assert all("vision" in name for name in info["missing_keys"])
 
 
-def test_a_preset_saved_here_generates_the_same_tokens_in_transformers(mini: api.Model, tmp_path: Path) -> None:
+def test_a_preset_saved_here_generates_the_same_tokens_in_transformers(tiny: api.Model, tmp_path: Path) -> None:
     from transformers import DiffusionGemmaForBlockDiffusion
 
-    api.save(mini, tmp_path)
+    api.save(tiny, tmp_path)
     hf = DiffusionGemmaForBlockDiffusion.from_pretrained(tmp_path, attn_implementation="sdpa")
     prompt = random_ids(1, 70, vocab=512)
     torch.manual_seed(0)
     theirs = hf.generate(prompt, max_new_tokens=32, max_denoising_steps=3).sequences[:, 70:]
     generator = torch.Generator().manual_seed(0)
     ours = api.generate(
-        mini,
+        tiny,
         prompt,
         decoding="block_diffusion",
         output_tokens=32,
@@ -81,12 +81,12 @@ def test_a_preset_saved_here_generates_the_same_tokens_in_transformers(mini: api
     assert torch.equal(ours.output_ids, theirs)
 
 
-def test_saving_and_loading_keeps_every_weight_the_config_and_the_tokenizer(mini: api.Model, tmp_path: Path) -> None:
-    api.save(mini, tmp_path)
+def test_saving_and_loading_keeps_every_weight_the_config_and_the_tokenizer(tiny: api.Model, tmp_path: Path) -> None:
+    api.save(tiny, tmp_path)
     again = api.load(tmp_path)
-    assert again.config == mini.config
-    assert again.tokenizer.to_str() == mini.tokenizer.to_str()
-    for (name, a), (_, b) in zip(mini.named_parameters(), again.named_parameters(), strict=True):
+    assert again.config == tiny.config
+    assert again.tokenizer.to_str() == tiny.tokenizer.to_str()
+    for (name, a), (_, b) in zip(tiny.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(a, b), name
 
 
@@ -171,7 +171,7 @@ def test_the_names_written_are_those_that_transformers_writes(pair: Pair, tmp_pa
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_presets_weights_follow_its_seed_and_give_useful_logits(dtype: str) -> None:
-    first, same, other = (api.load("mini", dtype=dtype, seed=seed) for seed in (0, 0, 1))
+    first, same, other = (api.load("tiny", dtype=dtype, seed=seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
     assert not torch.equal(first.embed_tokens.weight, other.embed_tokens.weight)
     ids = random_ids(1, 80, vocab=512)
@@ -196,14 +196,14 @@ def test_a_duplicate_of_a_tied_tensor_is_accepted_if_it_is_the_same(pair: Pair, 
         api.load(tmp_path)
 
 
-def test_saving_again_leaves_no_tensors_of_the_last_time(mini: api.Model, tmp_path: Path) -> None:
-    api.save(mini, tmp_path, max_shard_bytes=100_000)
-    api.save(mini, tmp_path)
+def test_saving_again_leaves_no_tensors_of_the_last_time(tiny: api.Model, tmp_path: Path) -> None:
+    api.save(tiny, tmp_path, max_shard_bytes=100_000)
+    api.save(tiny, tmp_path)
     assert [p.name for p in tmp_path.glob("model*")] == ["model.safetensors"]
 
 
 def test_rope_and_layer_pattern_survive_the_round_trip(tmp_path: Path) -> None:
-    config = replace(PRESETS["mini"], full_rope_theta=5e5, sliding_rope_theta=2e4, full_rotary_factor=0.5)
+    config = replace(PRESETS["tiny"], full_rope_theta=5e5, sliding_rope_theta=2e4, full_rotary_factor=0.5)
     model = weights.random_model(config, torch.device("cpu"), torch.float32, seed=0)
     api.save(model, tmp_path)
     assert api.load(tmp_path).config == config

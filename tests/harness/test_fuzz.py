@@ -130,7 +130,7 @@ def test_a_prompt_file_is_read_or_a_config_error(
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 def test_a_models_config_is_read_or_a_value_error(tmp_path: Path, name: str) -> None:
-    write_config(PRESETS["mini"], "float32", tmp_path)
+    write_config(PRESETS["tiny"], "float32", tmp_path)
 
     @fuzz
     @given(content=damaged((tmp_path / name).read_text()))
