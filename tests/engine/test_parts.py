@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -115,9 +114,8 @@ def test_special_tokens_have_their_ids_and_text_never_becomes_one(tmp_path: Path
 
 
 def test_a_directorys_own_tokenizer_is_read_as_it_is(tmp_path: Path) -> None:
-    other = json.loads(tokenizer.byte_level().to_str())
-    other["model"]["vocab"]["extra"] = 260
-    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
+    other = tokenizer.byte_level().to_str().replace("<end_of_turn>", "<unk>")  # Gemma's first ids are not all ours
+    (tmp_path / "tokenizer.json").write_text(other)
     assert tokenizer.read(tmp_path).encode("<eos>").ids == [1]
 
 
