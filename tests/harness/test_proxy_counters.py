@@ -32,7 +32,7 @@ def cell_of(decoding: str = "block_diffusion", eos: str = "ignore", prompt_token
 def backend() -> reference.ReferenceBackend:
     made = reference.ReferenceBackend()
     cell = cell_of()
-    made.load(ModelSource(preset="mini"), None, DeviceConfig(kind="cpu"), cell, 0)  # type: ignore[arg-type]
+    made.load(ModelSource(preset="tiny"), None, DeviceConfig(kind="cpu"), cell, 0)  # type: ignore[arg-type]
     return made
 
 

@@ -176,7 +176,7 @@ def test_the_reference_backend_spells_its_own_ids(tmp_path: Path) -> None:
     from harness.measuring.backends.reference import ReferenceBackend
 
     backend = ReferenceBackend()
-    backend._model = api.load("mini")
+    backend._model = api.load("tiny")
     tokenizer = backend.tokenizer()
     assert tokenizer is not None
     ids = byte_level().encode("naïve <eos> 7").ids

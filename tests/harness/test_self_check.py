@@ -89,7 +89,8 @@ def test_tokens_per_pass_times_passes_are_the_tokens_of_a_row(decoding: str) -> 
 def test_a_backend_that_answers_wrongly_is_marked_and_measured_all_the_same(
     tmp_path: Path, fail: str, message: str
 ) -> None:
-    run(fake_plan(f"options.fail={fail}", "options.fail_batch=2", "protocol.rounds=2"), tmp_path)
+    words = ("eos=ignore", f"options.fail={fail}", "options.fail_batch=2", "protocol.rounds=2")
+    run(fake_plan(*words), tmp_path)
     for record in store.read_records(tmp_path).records:
         said = [warning for warning in record.warnings if warning.startswith(SELF_CHECK)]
         assert (record.status, bool(said)) == ("ok", record.cell.batch_size == 2)
@@ -98,7 +99,8 @@ def test_a_backend_that_answers_wrongly_is_marked_and_measured_all_the_same(
 
 
 def test_the_check_of_a_run_counts_rounds_and_names_what_does_not_hold(tmp_path: Path) -> None:
-    run(fake_plan("options.fail=few_tokens", "options.fail_batch=2", "protocol.rounds=2"), tmp_path)
+    words = ("eos=ignore", "options.fail=few_tokens", "options.fail_batch=2", "protocol.rounds=2")
+    run(fake_plan(*words), tmp_path)
     check = self_check_of(store.read_records(tmp_path).records)
     assert (check.num_rounds, len(check.broken)) == (12, 3)
     assert {label.split()[-3] for label, _ in check.broken} == {"b2"}
@@ -115,7 +117,7 @@ def test_run_prints_whether_identities_hold_and_what_the_harness_took(tmp_path: 
 
 def test_run_and_page_mark_a_backend_that_breaks_identities(tmp_path: Path) -> None:
     words = ("run", "backend=fake", "axes.batch_size=[1]", "axes.block_length=[16]", "axes.num_steps=[2]")
-    done = harness(*words, "options.fail=few_tokens", "--json", folder=tmp_path)
+    done = harness(*words, "eos=ignore", "options.fail=few_tokens", "--json", folder=tmp_path)
     document = json.loads(done.stdout)
     assert done.returncode == 0
     assert all("fails the self-check" in cell["marks"] for cell in document["cells"])
