@@ -97,11 +97,11 @@ def run(args: argparse.Namespace) -> int:
     store.write_environment(run_dir, environment)
     doctor.attach(run_dir, environment, config.device.kind)
     _log_to(run_dir / "run.log", args)
-    _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
     watcher = progress.choose(args.quiet)
     supervisor = Supervisor(
         plan=planned, words=args.overrides, run_dir=run_dir, environment=environment, progress=watcher
     )
+    _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
     try:
         supervisor.run()
     except store.NewerSchemaError:

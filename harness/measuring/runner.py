@@ -86,16 +86,16 @@ class Supervisor:
             WorkerError: no worker comes up.
             KeyboardInterrupt: stopped by a signal. Whatever is raised, all that was measured is kept.
         """
-        self._keep_leftovers()
-        jobs = self._jobs()
-        self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members])
         with self._signals(), watching(self.plan.config.device.kind) as self._telemetry:
+            self._keep_leftovers()
+            jobs = self._jobs()
+            self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members])
             try:
-                while jobs:
+                while jobs and not self._stops:  # asked before the first worker, too: imports can swallow an interrupt
                     self._run_worker(of_one_process(jobs, self.plan))
-                    if self._stops:
-                        raise KeyboardInterrupt
                     jobs = self._jobs()
+                if self._stops:
+                    raise KeyboardInterrupt
             finally:
                 self._keep_leftovers()
                 self.progress.stop()

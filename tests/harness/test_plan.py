@@ -75,7 +75,7 @@ def test_the_run_id_is_the_same_for_the_same_question_on_the_same_machine() -> N
     )
 
 
-@pytest.mark.parametrize("word", ["seed=1", "axes.batch_size=[1]", "protocol.rounds=9", "model=small"])
+@pytest.mark.parametrize("word", ["seed=1", "axes.batch_size=[1]", "protocol.rounds=9", "model.window=symmetric"])
 def test_the_run_id_changes_with_what_is_measured(word: str) -> None:
     assert identified(planned(word), {}).run_id != identified(planned(), {}).run_id
 

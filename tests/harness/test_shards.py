@@ -59,7 +59,7 @@ def test_a_share_that_does_not_exist_is_refused(shard: str) -> None:
 def test_plan_shows_the_share_and_its_cells_alone(tmp_path: Path) -> None:
     done = harness("plan", *WORDS, "shard=2/4", folder=tmp_path)
     assert "shard 2/4: 3 of these cells" in done.stdout
-    assert done.stdout.count("code 64->64") == 3
+    assert done.stdout.count("mini_mix 48->96") == 3
 
 
 def test_a_shard_that_measured_its_share_is_complete(tmp_path: Path) -> None:
@@ -87,4 +87,4 @@ def test_shards_in_one_folder_are_one_run_that_a_command_without_shard_reports(t
 def test_an_empty_share_says_how_many_there_can_be(tmp_path: Path) -> None:
     done = harness("run", *WORDS, "shard=5/5", folder=tmp_path)
     assert (done.returncode, done.stdout) == (4, "")
-    assert "number of the suite's groups, 4" in done.stderr
+    assert "n is at most 4, one share a group" in done.stderr
