@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from time import monotonic, perf_counter, process_time
 from typing import Any
@@ -74,15 +75,16 @@ class LiveCell:
 
     def warm_up(self, backend: Backend, index: int) -> None:
         """One request with the first round's seed, timed only to tell whether the cell is warm."""
-        _, spent = _timed(backend, self.cell, self._prepared(backend, 0), "warmup", index)
+        _, spent = _timed(backend, self.cell, self._prepared(backend, 0, self._asked(0)), "warmup", index)
         self.warm_ups.append(spent)
 
     def measure(self, backend: Backend, index: int, observe: Observe) -> None:
         """One timed request with seed + index; again while something physical disturbs it, as often as allowed."""
         self.backend_s = 0.0
+        asked = self._asked(index)
         while True:
             begun = perf_counter()
-            prepared = self._prepared(backend, index)
+            prepared = self._prepared(backend, index, asked)
             self.backend_s += perf_counter() - begun
             begin_s = monotonic()
             round, answer = _timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu)
@@ -90,13 +92,12 @@ class LiveCell:
             seen = observe(begin_s, monotonic())
             if not self.discards.throws_away(seen.disturbance, self.protocol.max_discards):
                 break
-        asked = self._asked(index)
         self.rounds.append(graded(seen.noted_in(round), self.prompts, asked, answer.output_ids, backend.tokenizer()))
         self.broken.update(self_check.broken(round, self.cell))
 
     def count(self, backend: Backend) -> None:
         """The first round's request once more, untimed, for what would disturb a timed one."""
-        self.counters = backend.count(self.cell, self._prepared(backend, 0))
+        self.counters = backend.count(self.cell, self._prepared(backend, 0, self._asked(0)))
 
     def unfinished(self) -> Unfinished:
         """The newest round, for the journal."""
@@ -138,8 +139,8 @@ class LiveCell:
             course=course,
         )
 
-    def _prepared(self, backend: Backend, index: int) -> Any:
-        texts = tuple(prompt.text for prompt in self._asked(index))
+    def _prepared(self, backend: Backend, index: int, asked: Sequence[Prompt]) -> Any:
+        texts = tuple(prompt.text for prompt in asked)
         return backend.prepare(self.cell, texts, self.seed + index)
 
     @property
@@ -161,11 +162,12 @@ class LiveCell:
         can. Every cell of a batch size gets the same, so that twins answer the same prompts; a larger batch has those
         of a smaller one, too.
         """
-        order = _shuffled(self.prompts.prompts, self.seed)
+        order = _shuffled(self.prompts, self.seed)
         start = place_of(index, self.protocol.most_rounds) * len(order) // self.protocol.most_rounds
         return [order[(start + row) % len(order)] for row in range(self.cell.batch_size)] if order else []
 
 
+@lru_cache(maxsize=1024)  # a cell asks for the same few as the others
 def place_of(index: int, most_rounds: int) -> int:
     """Which of the places of most_rounds rounds a round takes: all take all, and any first few lie far apart.
 
@@ -177,8 +179,8 @@ def place_of(index: int, most_rounds: int) -> int:
 
 
 @lru_cache(maxsize=64)  # every cell of a run asks for the same few orders
-def _shuffled(prompts: tuple[Prompt, ...], seed: int) -> list[Prompt]:
-    order = list(prompts)
+def _shuffled(prompts: PromptSet, seed: int) -> list[Prompt]:
+    order = list(prompts.prompts)
     random.Random(seed).shuffle(order)
     return order
 
@@ -201,9 +203,8 @@ def _timed_round(
     tracks_host = on_cpu and host_memory.reset_peak()
     answer, spent = _timed(backend, cell, prepared, "measure", index)
     missing = dict(answer.missing)
-    if tracks_host:
-        answer = replace(answer, peak_device_bytes=host_memory.peak_bytes())
-    if answer.peak_device_bytes is None:
+    peak_device_bytes = host_memory.peak_bytes() if tracks_host else answer.peak_device_bytes
+    if peak_device_bytes is None:
         missing["peak_device_bytes"] = "not known: no reading of the whole device or process"
     round = Round(
         index=index,
@@ -222,7 +223,7 @@ def _timed_round(
         resolved=answer.resolved,
         peak_allocated_bytes=answer.peak_allocated_bytes,
         peak_reserved_bytes=answer.peak_reserved_bytes,
-        peak_device_bytes=answer.peak_device_bytes,
+        peak_device_bytes=peak_device_bytes,
         missing=missing,
     )
     return round, answer

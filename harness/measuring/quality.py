@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import eq
+from typing import Any
 
 from harness.measuring.backends.base import Tokenizer
 from harness.records.types import Round
@@ -31,32 +33,32 @@ def graded(
     if not prompts:
         names = ("prompt_ids", "categories", "exact", "token_accuracy")
         return _without(round, names, f"prompt set {RANDOM_IDS} has no prompts")
-    round = replace(
-        round,
-        prompt_ids=tuple(prompt.id for prompt in prompts),
-        categories=tuple(prompt.category for prompt in prompts),
-    )
-    if not any(prompt.has_checker for prompt in prompt_set.prompts):
-        return _without(round, ("exact", "token_accuracy"), f"prompt set {prompt_set.name} has no checkers")
+    asked: dict[str, Any] = {
+        "prompt_ids": tuple(prompt.id for prompt in prompts),
+        "categories": tuple(prompt.category for prompt in prompts),
+    }
+    if not prompt_set.has_checkers:
+        return _without(round, ("exact", "token_accuracy"), f"prompt set {prompt_set.name} has no checkers", **asked)
     if output_ids is None or tokenizer is None:
-        return _without(round, ("exact", "token_accuracy"), "the backend gives no text of its answers")
+        return _without(round, ("exact", "token_accuracy"), "the backend gives no text of its answers", **asked)
     answers = [_Answer([int(i) for i in ids], tokenizer) for ids in output_ids]
     return replace(
         round,
+        **asked,
         exact=tuple(_exact(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)),
         token_accuracy=tuple(_token_accuracy(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)),
     )
 
 
-def _without(round: Round, names: Sequence[str], why: str) -> Round:
-    return replace(round, missing={**round.missing, **dict.fromkeys(names, why)})
+def _without(round: Round, names: Sequence[str], why: str, **known: Any) -> Round:
+    return replace(round, **known, missing={**round.missing, **dict.fromkeys(names, why)})
 
 
 class _Answer:
     """A row's output up to its end."""
 
     def __init__(self, output_ids: list[int], tokenizer: Tokenizer) -> None:
-        end = next((place for place, i in enumerate(output_ids) if i in tokenizer.eos_ids), None)
+        end = min((output_ids.index(i) for i in tokenizer.eos_ids if i in output_ids), default=None)
         self.ids = output_ids[:end]
         self.has_end = end is not None
         self.tokenizer = tokenizer
@@ -76,6 +78,6 @@ def _token_accuracy(prompt: Prompt, answer: _Answer) -> float | None:
     if prompt.answer is None:
         return None
     expected = answer.tokenizer.tokens(prompt.answer)
-    right = sum(given == wanted for given, wanted in zip(answer.ids, expected, strict=False))
+    right = sum(map(eq, answer.ids, expected))
     ends_right = answer.has_end and len(answer.ids) == len(expected)
-    return (right + ends_right) / (len(expected) + 1)
+    return float((right + ends_right) / (len(expected) + 1))

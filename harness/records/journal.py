@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.records.store import StoreError
-from harness.records.types import Cell, Round, canonical_json, cell_from_json, round_from_json, to_json
+from harness.records.types import Cell, Round, cell_from_json, round_from_json, to_json
+
+_ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # not canonical: sorting keys takes time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +59,7 @@ class RoundJournal:
     def append(self, unfinished: Unfinished) -> None:
         """Write what the cell has so far gained: `unfinished.rounds` holds the new rounds alone."""
         line = {**_header(unfinished), "rounds": [to_json(r) for r in unfinished.rounds]}
-        data = (canonical_json(line) + "\n").encode()
+        data = (_ENCODE(line) + "\n").encode()
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]

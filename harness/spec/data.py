@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,12 @@ class PromptSet:
     """The prompts of one set in file order; `content_hash` identifies them in run_id."""
 
     name: str
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[Prompt, ...] = field(hash=False)  # content_hash says the same at once
     content_hash: str
+    has_checkers: bool = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_checkers", any(prompt.has_checker for prompt in self.prompts))
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ class _Tokenizer:
         return str(self.own.decode(ids, skip_special_tokens=True))
 
     def tokens(self, text: str) -> list[int]:
-        return list(self.own.encode(text, add_special_tokens=False).ids)
+        return list(_tokens(self.own, text))
 
 
 class ReferenceBackend:
@@ -202,7 +203,7 @@ class ReferenceBackend:
         T = cell.prompt_tokens
         generation = self._model.config.generation
         start = [] if generation.bos_id is None else [generation.bos_id]
-        rows = [(start + tokenizer.encode(text, add_special_tokens=False).ids)[:T] for text in texts]
+        rows = [[*start, *_tokens(tokenizer, text)][:T] for text in texts]
         if not all(rows):
             raise ConfigError("model: its tokenizer.json gives no token for a prompt; it does not fit")
         largest = max(max(row) for row in rows)
@@ -212,8 +213,14 @@ class ReferenceBackend:
                 f"model: its tokenizer gives id {largest}, but the vocabulary has {vocab}; it does not fit"
             )
         ids_BT = torch.tensor([[generation.pad_id] * (T - len(row)) + row for row in rows])
-        mask_BT = torch.tensor([[False] * (T - len(row)) + [True] * len(row) for row in rows])
-        return ids_BT, mask_BT
+        padding_B = torch.tensor([T - len(row) for row in rows])
+        return ids_BT, torch.arange(T) >= padding_B[:, None]
+
+
+@lru_cache(maxsize=1024)  # all cells of a group ask the same prompts, and rounds ask them again
+def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """The ids of a text in the middle of a sequence."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _useful(out: api.Generation) -> list[Any]:
