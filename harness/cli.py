@@ -78,15 +78,21 @@ def plan(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is not measured yet, then write the report."""
+    config = _compose(args)
+    if args.cfg:
+        return _print_config(config)
+    run_dir = _measure(args, config)
+    return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
+
+
+def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
+    """Into which folder; the plan and all else that measuring needs is gone from memory when the report begins."""
     from harness.measuring import doctor, progress
     from harness.measuring.runner import Supervisor, WorkerError
     from harness.records import store
     from harness.spec import suite
     from harness.spec.plan import to_json
 
-    config = _compose(args)
-    if args.cfg:
-        return _print_config(config)
     planned, environment = _planned(config)
     _refuse_unfit(planned, environment)
     if news := _why_new(config, planned):
@@ -108,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     except (store.StoreError, WorkerError) as error:
         raise _Exit(INCOMPLETE, f"{error}\nwhat was measured is kept; {run_dir / 'run.log'} has more") from None
-    return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
+    return run_dir
 
 
 def report(args: argparse.Namespace) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
-from harness.records.types import Cell, Environment, Record, canonical_json, to_json
+from harness.records.types import Cell, Environment, Record, canonical_json, cell_from_json, to_json
 from harness.spec.plan import PLAN_SCHEMA
 
 
@@ -81,7 +81,6 @@ def load_run(run_dir: Path) -> Run:
     """
     directory = run_dir.resolve()
     plan = _read_plan(directory / "plan.json")
-    records = read_records(directory)
     planned = tuple(_cell_plan(directory, entry) for entry in plan["cells"])
     cells = tuple(one for one, entry in zip(planned, plan["cells"], strict=True) if _is_own(entry, plan))
     skipped = tuple(
@@ -89,6 +88,7 @@ def load_run(run_dir: Path) -> Run:
         for entry in plan["skipped"]
     )
     environments = read_environments(directory)
+    records = read_records(directory, cells={one.cell_id: one.cell for one in planned})
     final = records.final
     oldest_first = sorted((r for r in records.records if r.status == "ok"), key=lambda r: (r.attempt, r.started_at))
     return Run(
@@ -122,7 +122,7 @@ def _most_steps(cells: Sequence[CellPlan]) -> dict[str, CellPlan]:
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    plan = read_json(path)
+    plan = read_json(path, keep=_compact())
     schema = plan.get("plan_schema")
     if isinstance(schema, int) and schema > PLAN_SCHEMA:
         raise NewerSchemaError(
@@ -136,6 +136,20 @@ def _read_plan(path: Path) -> dict[str, Any]:
         if key not in plan[parent]:
             raise StoreError(f"{path}: is not a plan: {parent}.{key} is absent")
     return plan
+
+
+def _compact() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What to keep of each object in a plan: of phases what is used here, and one copy of what many cells say."""
+    known: dict[tuple[Any, ...], dict[str, Any]] = {}
+
+    def keep(found: dict[str, Any]) -> dict[str, Any]:
+        if "operations" in found:
+            found = {key: found.get(key) for key in ("count", "floor_s")}
+        elif not all(isinstance(value, str) for value in found.values()):
+            return found
+        return known.setdefault(tuple(found.items()), found)
+
+    return keep
 
 
 def _is_own(entry: dict[str, Any], plan: dict[str, Any]) -> bool:
@@ -158,19 +172,16 @@ def _cell_plan(directory: Path, entry: Any) -> CellPlan:
         cell_id=str(entry["cell_id"]),
         twin_id=entry.get("twin_id"),
         floor_basis=str(entry.get("floor_basis", "exact")),
-        phases={
-            kind: {"count": phase.get("count"), "floor_s": phase.get("floor_s")}
-            for kind, phase in (entry.get("phases") or {}).items()
-        },
+        phases=entry.get("phases") or {},
         missing=entry.get("missing") or {},
     )
 
 
 def _cell(directory: Path, entry: Any) -> Cell:
     try:
-        cell = Cell(**entry["cell"])
+        cell = cell_from_json(entry["cell"])
         claimed = entry["cell_id"]
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise StoreError(f"{directory / 'plan.json'}: holds a damaged cell: {error}") from None
     if claimed != cell.cell_id:
         raise StoreError(f"{directory / 'plan.json'}: cell_id {claimed} does not belong to its cell ({cell.cell_id})")

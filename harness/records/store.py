@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,12 +17,12 @@ from typing import Any
 
 from harness.records.types import (
     RECORD_SCHEMA,
+    Cell,
     Environment,
     Record,
     Round,
     canonical_json,
     record_from_json,
-    round_from_json,
     to_json,
 )
 
@@ -134,10 +134,12 @@ class RunRecords:
         return [r for r in self.records if final[r.key] is not r and final[r.key].attempt == r.attempt]
 
 
-def read_records(run_dir: Path, *, rounds: bool = True) -> RunRecords:
+def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell] | None = None) -> RunRecords:
     """Every whole record line of the directory; torn and foreign lines are skipped and named in `warnings`.
 
-    rounds: False leaves rounds and counters out, for who only asks what is done.
+    rounds: False leaves rounds and counters out, for who only asks what is done. True leaves them on the disk, too, and
+        reads them when somebody looks: a night's need not fit into memory.
+    cells: cell_id -> what to use in place of an equal cell of a record.
 
     Raises:
         NewerSchemaError: a line was written by a newer version.
@@ -146,12 +148,12 @@ def read_records(run_dir: Path, *, rounds: bool = True) -> RunRecords:
     for path in sorted(run_dir.glob("records-*.jsonl")):
         try:
             with path.open("rb") as lines:
-                again = lru_cache(maxsize=64)(partial(_rounds_at, path))  # who looks at a cell does so many times
+                again = lru_cache(maxsize=64)(partial(_record_at, path))  # who looks at a cell does so many times
                 offset = 0
                 for number, line in enumerate(lines, 1):
                     if line.strip():
                         look = partial(again, offset) if rounds else None
-                        _read_line(f"{path.name}:{number}", line, found, look)
+                        _read_line(f"{path.name}:{number}", line, found, look, cells or {})
                     offset += len(line)
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -159,29 +161,45 @@ def read_records(run_dir: Path, *, rounds: bool = True) -> RunRecords:
 
 
 class StoredRounds(Sequence[Round]):
-    """The rounds of a record line, read again when somebody looks at them: a night's need not fit into memory."""
+    """The rounds of a record line."""
 
-    def __init__(self, look: Callable[[], tuple[Round, ...]], count: int) -> None:
+    def __init__(self, look: Callable[[], Record], count: int) -> None:
         self._look, self._count = look, count
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: Any) -> Any:
-        return self._look()[index]
+        return self._look().rounds[index]
 
     def __iter__(self) -> Iterator[Round]:
-        return iter(self._look())
+        return iter(self._look().rounds)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._look() == tuple(other)
+        return isinstance(other, Sequence) and self._look().rounds == tuple(other)
 
 
-def _rounds_at(path: Path, offset: int) -> tuple[Round, ...]:
+class StoredCounters(Mapping[str, Any]):
+    """The counters of a record line."""
+
+    def __init__(self, look: Callable[[], Record]) -> None:
+        self._look = look
+
+    def __len__(self) -> int:
+        return len(self._look().counters)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._look().counters[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._look().counters)
+
+
+def _record_at(path: Path, offset: int) -> Record:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return tuple(round_from_json(one) for one in _upgraded(file.readline(), path.name)["rounds"])
+            return record_from_json(_upgraded(file.readline(), path.name))
     except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path}: changed while it was read: {error}") from None
 
@@ -200,15 +218,18 @@ def _upgraded(line: bytes, where: str) -> dict[str, Any]:
     return data
 
 
-def _read_line(where: str, line: bytes, found: RunRecords, look: Callable[[], tuple[Round, ...]] | None) -> None:
-    """look: reads the line's rounds once more; None leaves them out."""
+def _read_line(
+    where: str, line: bytes, found: RunRecords, look: Callable[[], Record] | None, cells: Mapping[str, Cell]
+) -> None:
+    """look: reads the line once more; None leaves rounds and counters out."""
     try:
         data = _upgraded(line, where)
         if look is None:
             data |= {"rounds": [], "counters": {}}
         record = record_from_json(data)
+        record = replace(record, cell=cells.get(record.cell_id, record.cell))
         if look is not None:
-            record = replace(record, rounds=StoredRounds(look, len(record.rounds)))
+            record = replace(record, rounds=StoredRounds(look, len(record.rounds)), counters=StoredCounters(look))
         found.records.append(record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         found.warnings.append(f"{where}: skipped a torn or foreign line ({error})")
@@ -231,14 +252,16 @@ def read_environments(run_dir: Path) -> dict[str, Environment]:
     return environments
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, keep: Callable[[dict[str, Any]], Any] | None = None) -> dict[str, Any]:
     """A JSON object from a file.
+
+    keep: what to put in place of each object inside, as soon as it is read; so a large file need not be held whole.
 
     Raises:
         StoreError: absent, unreadable or not a JSON object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_hook=keep)
     except FileNotFoundError:
         raise StoreError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:

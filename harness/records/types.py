@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -139,7 +140,7 @@ class Record:
     status: Status
     reason: str | None
     rounds: Sequence[Round]
-    counters: dict[str, Any]  # of a separate untimed round: expert_hits, entropies
+    counters: Mapping[str, Any]  # of a separate untimed round: expert_hits, entropies
     discarded: tuple[str, ...]  # the reason of each round thrown away
     warnings: tuple[str, ...]
     environment_id: str
@@ -206,7 +207,8 @@ def record_from_json(data: dict[str, Any]) -> Record:
     if not isinstance(data.get("rounds"), list):
         raise ValueError("record: rounds is not a list")
     rounds = tuple(round_from_json(r) for r in data["rounds"])
-    record: Record = _build(Record, {**_tuples(data, "discarded", "warnings"), "cell": cell, "rounds": rounds})
+    plain = _interned(_tuples(data, "discarded", "warnings"))
+    record: Record = _build(Record, {**plain, "cell": cell, "rounds": rounds})
     if record.cell_id != cell.cell_id:
         raise ValueError(f"record: cell_id {record.cell_id} does not belong to its cell, whose id is {cell.cell_id}")
     if record.status not in STATUSES:
@@ -216,7 +218,7 @@ def record_from_json(data: dict[str, Any]) -> Record:
 
 def cell_from_json(data: Any) -> Cell:
     """Raises ValueError as record_from_json does."""
-    cell: Cell = _build(Cell, data)
+    cell: Cell = _build(Cell, _interned(data))
     return cell
 
 
@@ -224,6 +226,13 @@ def round_from_json(data: Any) -> Round:
     """Raises ValueError as record_from_json does."""
     round: Round = _build(Round, _tuples(data, *_ROUND_LISTS))
     return round
+
+
+def _interned(data: Any) -> Any:
+    """The object with one copy of each text in it: thousands of cells and records say the same."""
+    if not isinstance(data, dict):
+        return data
+    return {name: sys.intern(value) if type(value) is str else value for name, value in data.items()}
 
 
 def _tuples(data: Any, *names: str) -> dict[str, Any]:
@@ -273,8 +282,8 @@ def _check_of(annotation: str) -> Callable[[Any], bool]:
     if annotation.startswith("tuple["):
         fits = _check_of(annotation.removeprefix("tuple[").removesuffix(", ...]"))
         return lambda value: isinstance(value, tuple) and all(map(fits, value))
-    if annotation.startswith("dict["):
-        fits = _check_of(annotation.removeprefix("dict[str, ").removesuffix("]"))
+    if annotation.startswith(("dict[", "Mapping[")):
+        fits = _check_of(annotation.partition("[str, ")[2].removesuffix("]"))
         return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
     if annotation == "float":
         return lambda value: _are_numbers((value,))
