@@ -1,10 +1,11 @@
-# make demo: the whole path on this machine's CPU. make test: what CI runs. Both set themselves up.
+# make demo: the whole path on this machine's CPU. make test: what CI runs. make bench: what the harness itself costs.
+# Each sets itself up.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -12,6 +13,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python tools/harness_cost.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -41,7 +41,7 @@ def graded(
         return _without(round, ("exact", "token_accuracy"), f"prompt set {prompt_set.name} has no checkers", **asked)
     if output_ids is None or tokenizer is None:
         return _without(round, ("exact", "token_accuracy"), "the backend gives no text of its answers", **asked)
-    answers = [_Answer([int(i) for i in ids], tokenizer) for ids in output_ids]
+    answers = [_Answer(_plain(ids), tokenizer) for ids in output_ids]
     return replace(
         round,
         **asked,
@@ -52,6 +52,11 @@ def graded(
 
 def _without(round: Round, names: Sequence[str], why: str, **known: Any) -> Round:
     return replace(round, **known, missing={**round.missing, **dict.fromkeys(names, why)})
+
+
+def _plain(ids: Any) -> list[int]:
+    """Arrays and tensors make plain numbers of themselves sooner than anybody else can."""
+    return list(ids.tolist()) if hasattr(ids, "tolist") else [int(i) for i in ids]
 
 
 class _Answer:

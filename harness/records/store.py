@@ -9,18 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from harness.records.stored import StoredCounters, StoredRounds
 from harness.records.types import (
     RECORD_SCHEMA,
     Cell,
     Environment,
     Record,
-    Round,
     canonical_json,
     record_from_json,
     to_json,
@@ -158,41 +158,6 @@ def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
     return found
-
-
-class StoredRounds(Sequence[Round]):
-    """The rounds of a record line."""
-
-    def __init__(self, look: Callable[[], Record], count: int) -> None:
-        self._look, self._count = look, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._look().rounds[index]
-
-    def __iter__(self) -> Iterator[Round]:
-        return iter(self._look().rounds)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self._look().rounds == tuple(other)
-
-
-class StoredCounters(Mapping[str, Any]):
-    """The counters of a record line."""
-
-    def __init__(self, look: Callable[[], Record]) -> None:
-        self._look = look
-
-    def __len__(self) -> int:
-        return len(self._look().counters)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._look().counters[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._look().counters)
 
 
 def _record_at(path: Path, offset: int) -> Record:

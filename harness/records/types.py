@@ -187,6 +187,7 @@ def to_json(value: Cell | Round | Record | Environment) -> dict[str, Any]:
     if isinstance(value, Record):
         plain["cell"] = to_json(value.cell)
         plain["rounds"] = [to_json(round) for round in value.rounds]
+        plain["counters"] = dict(value.counters)
     return plain
 
 

@@ -38,7 +38,7 @@ class PromptSet:
     """The prompts of one set in file order; `content_hash` identifies them in run_id."""
 
     name: str
-    prompts: tuple[Prompt, ...] = field(hash=False)  # content_hash says the same at once
+    prompts: tuple[Prompt, ...] = field(compare=False)  # content_hash says the same at once
     content_hash: str
     has_checkers: bool = field(init=False, compare=False)
 

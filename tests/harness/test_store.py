@@ -249,3 +249,17 @@ def test_a_damaged_record_names_its_field(damage: dict[str, object]) -> None:
     data = json.loads(json.dumps(to_json(record()))) | damage
     with pytest.raises(ValueError, match=r"record|round|cell"):
         record_from_json(data)
+
+
+def test_rounds_and_counters_stay_on_the_disk_until_somebody_looks(tmp_path: Path) -> None:
+    written = record(counters={"expert_hits": [[3, 4]]})
+    writer = store.RecordWriter(tmp_path, "w")
+    writer.append(written)
+    (read,), (unread,) = (store.read_records(tmp_path).records for _ in range(2))
+    assert read == written
+    writer.path.unlink()
+    assert len(unread.rounds) == len(written.rounds)
+    with pytest.raises(store.StoreError, match="changed while it was read"):
+        unread.counters["expert_hits"]
+    with pytest.raises(store.StoreError, match="changed while it was read"):
+        unread.rounds[0]
