@@ -12,7 +12,9 @@ from harness.records.types import SELF_CHECK, Record
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SelfCheck:
-    """num_rounds: sound ones. broken: (cell, what does not hold) of each record that ended so. overhead: of a round, outside the request."""
+    """num_rounds: sound ones. broken: (cell, what does not hold) of each record that ended so.
+    overhead: of a round, outside the request.
+    """
 
     num_rounds: int
     broken: tuple[tuple[str, str], ...]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import check_fairness
 import pytest
 from test_session import Notes, plan_of, run
 
@@ -62,6 +63,26 @@ def test_a_demand_is_enforced_and_tested_by_what_exists_or_says_why_not(row: lis
     else:
         assert "`" in enforced_by and "`tests/" in tested_by
         assert missing(enforced_by) + missing(tested_by) == []
+
+
+@pytest.mark.parametrize("row", [row for row in rows() if not row[2].startswith(NOT_YET)], ids=lambda row: row[0])
+def test_a_demand_has_a_removal_that_one_of_its_tests_must_notice(row: list[str]) -> None:
+    removals = [one for one in check_fairness.mutations() if one["row"] == row[0]]
+    assert removals
+    for one in removals:
+        assert f"`{one['test']}`" in row[3]
+        assert f"`{one['file']}" in row[2]
+
+
+@pytest.mark.parametrize("removal", check_fairness.mutations(), ids=lambda one: f"{one['row']} {one['file']}")
+def test_a_removal_of_enforcement_still_fits_the_code(removal: dict[str, str]) -> None:
+    before = (ROOT / removal["file"]).read_text(encoding="utf-8")
+    assert check_fairness.mutated(before, removal) != before
+
+
+def test_a_removal_that_no_longer_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 times, expected once"):
+        check_fairness.mutated("a = 1", {"file": "a.py", "find": "b = 1", "become": ""})
 
 
 def test_a_name_that_does_not_exist_would_be_found() -> None:

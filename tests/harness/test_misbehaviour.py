@@ -1,4 +1,4 @@
-"""Backends that hang, die, leak or lie: each costs its own cells, which say what happened, and the others are measured."""
+"""Backends that hang, die, leak or lie: each costs its own cells, which say so, and the others are measured."""
 
 from __future__ import annotations
 
