@@ -10,12 +10,16 @@ from typing import Any
 
 import check_fairness
 import pytest
+from synthetic import write_run
 from test_session import Notes, plan_of, run
 
+from harness.analysis.analyse import analyse
+from harness.analysis.run_data import load_run
 from harness.measuring import cell as live_cell
 from harness.measuring import environment
 from harness.records import store
 from harness.records.types import Cell
+from harness.report.claims import qualifiers
 from harness.spec import suite
 from harness.spec.config import Axes, ConfigError, ModelSource, SuiteConfig, _check_honesty
 
@@ -105,6 +109,18 @@ def test_context_and_output_length_are_swept_over_the_edges_of_canvases() -> Non
     assert {1024, 8192, 32768} <= set(context.prompt_tokens)
     assert {16, 64, 256, 257, 1024} <= set(output_length.output_tokens)
     assert 256 in output_length.block_length
+
+
+def test_every_speedup_is_said_to_be_over_plain_autoregressive_decoding(tmp_path: Path) -> None:
+    analysis = analyse([load_run(write_run(tmp_path))])
+    assert any("speedup_vs_ar" in row.metrics for row in analysis.rows)
+    assert any("neither multi-token prediction nor a draft model" in text for text in qualifiers(analysis))
+
+
+def test_speculative_decoding_and_made_up_acceptance_are_refused() -> None:
+    for word in ("axes.decoding=[speculative]", "+acceptance_rate=0.8"):
+        with pytest.raises(ConfigError):
+            suite.compose(["suite=smoke", word], backends=["reference"])
 
 
 @pytest.mark.parametrize(
