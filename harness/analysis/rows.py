@@ -9,7 +9,7 @@ from harness.analysis.metrics import METRICS
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.summary import Summary
 from harness.analysis.values import summary_of
-from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, SELF_CHECK, Cell, Record
+from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
 
 MISSING = "missing"  # planned, and no record
 # A cell is as bad as its worst launch.
@@ -17,7 +17,6 @@ _WORST_FIRST = ("error", "timeout", MISSING, "oom", PRUNED, "unsupported", "ok")
 INCOMPLETE_STATUSES = (*FAILED_STATUSES, MISSING)
 UNBALANCED_RATIO = 1.25
 UNBALANCED, UNTRAINED_BLOCK = "unbalanced baseline", "not the trained block length"
-INCONSISTENT = "fails the self-check"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,9 +129,6 @@ def _marked(row: CellRow, twin: CellRow | None, run: Run) -> CellRow:
         lengths = [one.value("useful_tokens_per_row") for one in (row, twin)]
         if row.cell.eos == "respect" and None not in lengths:
             marks.append(f"answers of {lengths[0]:.4g} tokens against {lengths[1]:.4g}")
-    said = [warning for record in run.ok_records(row.cell_id) for warning in record.warnings]
-    if any(warning.startswith(SELF_CHECK) for warning in said):
-        marks.append(INCONSISTENT)
     if row.status != "ok" and row.metrics:
         marks.append("from its finished launches only")
     return replace(row, marks=tuple(marks))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import monotonic, perf_counter, process_time
 from typing import Any
 
-from harness.measuring import enough, host_memory, self_check
+from harness.measuring import enough, host_memory, leaks, self_check
 from harness.measuring.backends.base import Answer, Backend, OutOfMemory, Unsupported
 from harness.measuring.quality import graded
 from harness.measuring.telemetry.conditions import Observe, clock_warnings
@@ -48,21 +47,22 @@ class LiveCell:
     rounds: list[Round] = field(default_factory=list)
     discards: Discards = field(default_factory=Discards)
     counters: dict[str, Any] = field(default_factory=dict)
-    broken: Counter[str] = field(default_factory=Counter)  # identity -> in how many rounds it does not hold
     started_at: str = field(default_factory=now_utc)
+    grown_bytes: list[int] = field(default_factory=list)  # of each round, by which this process's memory grew
     warm_ups: list[Spent] = field(default_factory=list)  # the first one is the cold request
     overhead_s: list[float] = field(default_factory=list)  # of each round, the harness's own
     backend_s: float = 0.0  # of the newest request, the backend's own: preparing and generating
 
     def fail(self, error: Exception) -> None:
         """What the error means for this cell. Its rounds stay in the record; nothing else of the sweep is touched."""
-        if isinstance(error, OutOfMemory):
+        if isinstance(error, OutOfMemory | MemoryError):
             self.status = "oom"
         elif isinstance(error, Unsupported):
             self.status = "unsupported"
         else:
             self.status = "error"
-        self.reason = f"{type(error).__name__}: {error}" if self.status == "error" else str(error)
+        is_ours = self.status != "error" or isinstance(error, self_check.WrongAnswer)
+        self.reason = str(error) or "the host has no memory left" if is_ours else f"{type(error).__name__}: {error}"
 
     @property
     def is_cold(self) -> bool:
@@ -86,6 +86,7 @@ class LiveCell:
             begun = perf_counter()
             prepared = self._prepared(backend, index, asked)
             self.backend_s += perf_counter() - begun
+            resident_bytes = host_memory.resident_bytes()
             begin_s = monotonic()
             round, answer = _timed_round(backend, self.cell, prepared, index, self.seed + index, self.on_cpu)
             self.backend_s += round.wall_s
@@ -93,7 +94,14 @@ class LiveCell:
             if not self.discards.throws_away(seen.disturbance, self.protocol.max_discards):
                 break
         self.rounds.append(graded(seen.noted_in(round), self.prompts, asked, answer.output_ids, backend.tokenizer()))
-        self.broken.update(self_check.broken(round, self.cell))
+        self.grown_bytes.append(host_memory.resident_bytes() - resident_bytes)
+        if found := self_check.broken(round, self.cell):
+            raise self_check.WrongAnswer(found)
+
+    @property
+    def leaks(self) -> list[str]:
+        """What its backend keeps of every request, in words."""
+        return leaks.warnings_of(self.grown_bytes, [round.peak_allocated_bytes for round in self.rounds])
 
     def count(self, backend: Backend) -> None:
         """The first round's request once more, untimed, for what would disturb a timed one."""
@@ -114,9 +122,9 @@ class LiveCell:
     def record(self, run_id: str, environment_id: str, group_s: float = 0.0) -> Record:
         """What the cell gave in this launch."""
         ended = {"warmup": self._warm_up_ended, "rounds": self._rounds_ended(group_s)}
-        warnings = self_check.warnings_of(self.broken, len(self.rounds))
-        if self.status == "ok":
-            warnings += enough.warnings_of(ended["warmup"], ended["rounds"], self.protocol)
+        ok = self.status == "ok"
+        warnings = enough.warnings_of(ended["warmup"], ended["rounds"], self.protocol) if ok else []
+        warnings += self.leaks
         course: dict[str, Any] = {"ended": ended, "overhead_s": self.overhead_s} if self.rounds else {}
         if self.warm_ups:
             course |= {"cold_s": self.warm_ups[0].wall_s, "warmup_s": [spent.wall_s for spent in self.warm_ups]}

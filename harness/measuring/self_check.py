@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from harness.records.types import AUTOREGRESSIVE, PASS_KINDS, SELF_CHECK, Cell, Round
@@ -12,15 +11,17 @@ from harness.records.types import AUTOREGRESSIVE, PASS_KINDS, SELF_CHECK, Cell, 
 _CLOCK_SLACK = 0.01
 
 
+class WrongAnswer(Exception):
+    """A round that cannot be true: what it says of its speed would be no result."""
+
+    def __init__(self, found: Sequence[str]) -> None:
+        super().__init__(f"{SELF_CHECK}: {'; '.join(found)}")
+
+
 def broken(round: Round, cell: Cell) -> list[str]:
-    """Each identity that the round breaks, in words that are the same for every round that breaks it so."""
+    """Each identity that the round breaks, in words."""
     passes = _passes(round, cell) if round.passes else ()  # a backend that cannot see them has none
     return [*passes, *_tokens(round, cell), *_times(round)]
-
-
-def warnings_of(found: Counter[str], num_rounds: int) -> list[str]:
-    """What the record says of them. found: identity -> in how many rounds."""
-    return [f"{SELF_CHECK}: {what} (in {count} of {num_rounds} rounds)" for what, count in found.items()]
 
 
 def _passes(round: Round, cell: Cell) -> Iterator[str]:

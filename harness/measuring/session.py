@@ -40,6 +40,7 @@ class Session:
     observe: Observe = nobody_looks  # what the supervisor saw of the GPU during a round
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: tuple[str, ...] | None = None
+    is_spent: bool = False  # whether a backend's leak has eaten into this process, so that a fresh one should go on
 
     def measure(self, job: Job) -> None:
         """Measure a group and write its records.
@@ -64,6 +65,7 @@ class Session:
             self._write([one for one in live if one.status != "ok"])
             raise
         self._write(live)
+        self.is_spent |= any(one.leaks for one in live)
 
     def _live(self, planned: PlannedCell, attempt: int, launch: int) -> LiveCell:
         return LiveCell(

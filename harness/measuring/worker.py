@@ -123,6 +123,8 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
             session.measure(Job(launch=job["launch"], members=members))
         except DeviceBroken:
             return  # the journal stays: the supervisor keeps its rounds and goes on in a fresh process
+        if session.is_spent:
+            break
     writer.close()
     journal.close()
 

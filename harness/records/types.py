@@ -25,7 +25,7 @@ Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
 STATUSES: tuple[str, ...] = get_args(Status)
 FAILED_STATUSES = ("error", "timeout")  # what makes a run incomplete; oom and unsupported are results
 PRUNED = "pruned"  # how the reason of an oom record begins whose cell was not tried: a smaller batch did not fit
-SELF_CHECK = "self-check"  # how a warning begins that says which identity a round breaks
+SELF_CHECK = "self-check"  # how the reason of an error begins that says which identities a round breaks
 INTERRUPTED = "interrupted"  # how the reason of a record begins whose process ended before its cell was done
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from harness.spec.config import ConfigError
+from harness.spec.config import ConfigError, check_choice
 
 SUITES_DIR = Path(__file__).resolve().parents[2] / "suites"  # beside harness/ in a checkout and in site-packages alike
 GROUPS = ("suite", "device", "model", "protocol")
@@ -96,17 +96,17 @@ def _prompt(where: str, line: str, set_name: str) -> Prompt:
         raise ConfigError(f"{where}: is not JSON: {error}") from None
     if not isinstance(given, dict) or not _is_text(given.get("text")):
         raise ConfigError(f'{where}: expected {{"id": "...", "text": "..."}} with a text that is not empty')
-    known = {key: given[key] for key in ("id", "category", "answer", "pattern") if key in given}
-    for key, value in known.items():
+    for key, value in given.items():
+        check_choice(where, key, [one.name for one in fields(Prompt)])
         if not _is_text(value):
             raise ConfigError(f"{where}: {key} is {str(value)[:40]!r}, expected a text that is not empty")
-    if {"answer", "pattern"} <= known.keys():
+    if {"answer", "pattern"} <= given.keys():
         raise ConfigError(f"{where}: has an answer and a pattern, expected one of them at most")
     try:
-        re.compile(known.get("pattern", ""))
+        re.compile(given.get("pattern", ""))
     except (re.error, RecursionError, OverflowError) as error:
         raise ConfigError(f"{where}: pattern is no regular expression: {error}") from None
-    return Prompt(**{"id": where.rsplit("/", 1)[-1], "category": set_name, "text": given["text"], **known})
+    return Prompt(**{"id": where.rsplit("/", 1)[-1], "category": set_name, **given})
 
 
 def _is_text(value: Any) -> bool:

@@ -195,6 +195,11 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(
 PROMPTS = {
     "broken JSON": (2, "own.jsonl:2: is not JSON", '{"id": "a", "text": "b"}\n{"id": \n'),
     "not UTF-8": (2, "cannot be read as UTF-8", b'{"text": "\xff"}\n'),
+    "a misspelt key": (
+        2,
+        "'patern' is not one of id, text, category, answer, pattern; nearest valid: pattern",
+        '{"text": "b", "patern": "c"}\n',
+    ),
     "no prompt": (2, "holds no prompt", "\n"),
     "too few": (4, "needs more than the 1 prompts of own", '{"id": "a", "text": "b"}\n'),
 }

@@ -8,13 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import check_fairness
 import pytest
+from synthetic import write_run
 from test_session import Notes, plan_of, run
 
+from harness.analysis.analyse import analyse
+from harness.analysis.run_data import load_run
 from harness.measuring import cell as live_cell
 from harness.measuring import environment
 from harness.records import store
 from harness.records.types import Cell
+from harness.report.claims import qualifiers
 from harness.spec import suite
 from harness.spec.config import Axes, ConfigError, ModelSource, SuiteConfig, _check_honesty
 
@@ -64,6 +69,26 @@ def test_a_demand_is_enforced_and_tested_by_what_exists_or_says_why_not(row: lis
         assert missing(enforced_by) + missing(tested_by) == []
 
 
+@pytest.mark.parametrize("row", [row for row in rows() if not row[2].startswith(NOT_YET)], ids=lambda row: row[0])
+def test_a_demand_has_a_removal_that_one_of_its_tests_must_notice(row: list[str]) -> None:
+    removals = [one for one in check_fairness.mutations() if one["row"] == row[0]]
+    assert removals
+    for one in removals:
+        assert f"`{one['test']}`" in row[3]
+        assert f"`{one['file']}" in row[2]
+
+
+@pytest.mark.parametrize("removal", check_fairness.mutations(), ids=lambda one: f"{one['row']} {one['file']}")
+def test_a_removal_of_enforcement_still_fits_the_code(removal: dict[str, str]) -> None:
+    before = (ROOT / removal["file"]).read_text(encoding="utf-8")
+    assert check_fairness.mutated(before, removal) != before
+
+
+def test_a_removal_that_no_longer_fits_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 times, expected once"):
+        check_fairness.mutated("a = 1", {"file": "a.py", "find": "b = 1", "become": ""})
+
+
 def test_a_name_that_does_not_exist_would_be_found() -> None:
     wrong = ["harness/cli.py::nothing", "nowhere.py"]
     assert missing("`harness/cli.py::run`, `" + "`, `".join(wrong) + "`") == wrong
@@ -84,6 +109,18 @@ def test_context_and_output_length_are_swept_over_the_edges_of_canvases() -> Non
     assert {1024, 8192, 32768} <= set(context.prompt_tokens)
     assert {16, 64, 256, 257, 1024} <= set(output_length.output_tokens)
     assert 256 in output_length.block_length
+
+
+def test_every_speedup_is_said_to_be_over_plain_autoregressive_decoding(tmp_path: Path) -> None:
+    analysis = analyse([load_run(write_run(tmp_path))])
+    assert any("speedup_vs_ar" in row.metrics for row in analysis.rows)
+    assert any("neither multi-token prediction nor a draft model" in text for text in qualifiers(analysis))
+
+
+def test_speculative_decoding_and_made_up_acceptance_are_refused() -> None:
+    for word in ("axes.decoding=[speculative]", "+acceptance_rate=0.8"):
+        with pytest.raises(ConfigError):
+            suite.compose(["suite=smoke", word], backends=["reference"])
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,12 @@ def test_the_run_id_changes_with_what_is_measured(word: str) -> None:
     assert identified(planned(word), {}).run_id != identified(planned(), {}).run_id
 
 
+def test_the_run_id_changes_with_the_words_of_the_prompts() -> None:
+    plan = planned("axes.prompt_set=[code]", "model=mini", "axes.prompt_tokens=[16]")
+    reworded = {name: dataclasses.replace(prompts, content_hash="other") for name, prompts in plan.prompts.items()}
+    assert identified(dataclasses.replace(plan, prompts=reworded), {}).run_id != identified(plan, {}).run_id
+
+
 @pytest.mark.parametrize("word", ["reports_dir=elsewhere", "results_dir=elsewhere", "fresh=true", "retry_failed=true"])
 def test_the_run_id_does_not_change_with_where_results_go(word: str) -> None:
     assert identified(planned(word), {}).run_id == identified(planned(), {}).run_id

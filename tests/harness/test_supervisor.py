@@ -93,28 +93,6 @@ def test_a_run_leaves_records_and_a_log_and_nothing_of_its_workers(tmp_path: Pat
     assert {p.name.split("-")[0] for p in tmp_path.iterdir()} == {"records", "run.log"}
 
 
-@pytest.mark.parametrize(
-    ("fail", "status", "reason"),
-    [
-        ("error", "error", "told to fail"),
-        ("oom", "oom", "out of memory"),
-        ("unsupported", "unsupported", "told to not support"),
-        ("device", "error", "break its device"),
-        ("exit", "error", "ended again (exit status 3) in warmup"),
-        ("kill", "error", "ended again (SIGKILL) in warmup"),
-        ("hang", "timeout", "no answer for 1 s in warmup"),
-    ],
-)
-def test_however_a_cell_ends_it_is_a_row_and_the_others_are_measured(
-    tmp_path: Path, fail: str, status: str, reason: str
-) -> None:
-    progress = supervise(tmp_path, f"options.fail={fail}", "options.fail_batch=2", "protocol.request_timeout_s=1")
-    assert statuses(tmp_path) == {"ok": 3, status: 3}
-    assert all(reason in said for said in reasons(tmp_path, status))
-    assert len(progress.cells) == progress.todo == 6
-    assert not list(tmp_path.glob("rounds-*")) + list(tmp_path.glob("heartbeat-*"))
-
-
 @pytest.mark.parametrize(("fail", "again"), [("error", 3), ("hang", 3), ("oom", 0), ("unsupported", 0)])
 def test_retry_failed_repeats_errors_and_timeouts_and_nothing_else(tmp_path: Path, fail: str, again: int) -> None:
     words = (f"options.fail={fail}", "options.fail_batch=2", "protocol.request_timeout_s=1")

@@ -3,8 +3,8 @@
 For tests and for trying the harness. Its records say `backend: fake` and reports mark them as simulated.
 Its block and step times are nanoseconds, which fit into any request.
 `options.request_s` makes every request really take so long. `options.fail` makes every cell whose batch is at least
-`options.fail_batch` (1) end badly: oom, unsupported, error, hang, exit, kill or device; or answer badly: few_tokens or
-backwards (its events run so).
+`options.fail_batch` (1) end badly: oom, host_memory, unsupported, error, hang, exit, kill or
+device; or answer badly: few_tokens or backwards (its events run so); or leak 4 MiB a request.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class FakeBackend:
     def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
         self._layers = shape.num_layers
 
+        self._kept: list[bytes] = []
+
     def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> int:
         return seed
 
@@ -36,6 +38,8 @@ class FakeBackend:
             time.sleep(seconds)
         fail = cell.options.get("fail") if cell.batch_size >= int(cell.options.get("fail_batch", 1)) else None
         _fail(fail)
+        if fail == "leak":
+            self._kept.append(bytes([1]) * 2**22)  # zeros would take no memory
         if cell.block_length is None or cell.num_steps is None:
             block_steps = [1] * cell.output_tokens
             passes = {"prefill": 1, "denoise": 0, "commit": 0, "decode": cell.output_tokens - 1}
@@ -91,6 +95,8 @@ def _fail(how: object) -> None:
     told = "the fake backend was told to"
     if how == "oom":
         raise OutOfMemory(f"{told} run out of memory")
+    if how == "host_memory":
+        raise MemoryError
     if how == "unsupported":
         raise Unsupported(f"{told} not support this")
     if how == "device":

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
 from harness.analysis.rows import CellRow
-from harness.records.types import FAILED_STATUSES
+from harness.records.types import FAILED_STATUSES, PRUNED
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, thinned
 from harness.report.slices import Slice
@@ -136,6 +136,8 @@ def _without_number(row: CellRow | None) -> tuple[str, str | None]:
     """Text and hatching of a cell that has no speed-up."""
     if row is not None and row.status == "oom":
         return "x", None
+    if row is not None and row.status == PRUNED:
+        return "(x)", None
     if row is not None and row.status in FAILED_STATUSES:
         return "!", None
     if row is not None and row.status == "ok":
@@ -145,7 +147,12 @@ def _without_number(row: CellRow | None) -> tuple[str, str | None]:
 
 def _signs(part: Slice) -> list[str]:
     """What the signs that occur in this figure mean."""
-    meanings = {"x": "x: out of memory", "!": "!: failed", "-": "-: no twin to compare with"}
+    meanings = {
+        "x": "x: out of memory",
+        "(x)": "(x): a smaller batch was",
+        "!": "!: failed",
+        "-": "-: no twin to compare with",
+    }
     used = {_without_number(row)[0] for row in part.diffusion if "speedup_vs_ar" not in row.metrics}
     return [meaning for sign, meaning in meanings.items() if sign in used]
 
