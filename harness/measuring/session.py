@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.measuring.backends.base import Backend, DeviceBroken, OutOfMemory, Unsupported
 from harness.measuring.cell import LiveCell
@@ -23,6 +23,7 @@ from harness.spec.config import ConfigError
 from harness.spec.plan import Plan, PlannedCell
 
 Tell = Callable[[dict[str, Any]], None]
+_T = TypeVar("_T")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -99,7 +100,7 @@ class Session:
         gc.freeze()  # what a load leaves behind need not be looked at again before every round
 
     def _measure(self, live: list[LiveCell]) -> None:
-        """Warm every cell up, then take round r of all of them in a seeded random order before any takes round r+1.
+        """Warm every cell up, then take round r of all of them, in the order of `turns`, before any takes round r+1.
 
         While one member needs a further round all take it, so that every round has its twin.
         """
@@ -108,15 +109,18 @@ class Session:
             if not cold:
                 break
             self._each("warmup", partial(LiveCell.warm_up, backend=self.backend, index=index), cold)
+        self._take_rounds(live)
+        if self.plan.config.protocol.counters:
+            self._each("count", partial(LiveCell.count, backend=self.backend), live)
+
+    def _take_rounds(self, live: list[LiveCell]) -> None:
         for index in itertools.count():
             if not any(one.needs_rounds(group_s(live)) for one in live):
                 break
-            order = list(live)
-            random.Random(f"{self.plan.config.seed} {live[0].launch} {index}").shuffle(order)
-            measure = partial(LiveCell.measure, backend=self.backend, index=index, observe=self.observe)
-            self._each("measure", measure, order)
-        if self.plan.config.protocol.counters:
-            self._each("count", partial(LiveCell.count, backend=self.backend), live)
+            self._round(index, turns(live, f"{self.plan.config.seed} {live[0].launch} {live[0].cell_id}", index))
+
+    def _round(self, index: int, order: Iterable[LiveCell]) -> None:
+        self._each("measure", partial(LiveCell.measure, backend=self.backend, index=index, observe=self.observe), order)
 
     def _each(self, stage: str, action: Callable[[LiveCell], None], cells: Iterable[LiveCell]) -> None:
         """One request of every cell that is well so far. A failed cell is a row; the sweep goes on."""
@@ -151,6 +155,17 @@ class Session:
                 self.smallest_oom[key] = min(record.cell.batch_size, self.smallest_oom.get(key, record.cell.batch_size))
             what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
             self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
+
+
+def turns(members: Sequence[_T], group: str, index: int) -> list[_T]:
+    """Their order in a round: drawn for rounds 0, 2, 4, ..., and reversed in the round after each.
+
+    So whatever it is worth to come first, each of two twins has it equally often, and even drift hits both alike. The
+    draw is each group's own: the luck of one order does not repeat in all groups of a run.
+    """
+    order = list(members)
+    random.Random(f"{group} {index // 2}").shuffle(order)
+    return order if index % 2 == 0 else order[::-1]
 
 
 def group_s(live: Iterable[LiveCell]) -> float:

@@ -329,6 +329,7 @@ def measured_round(**changes: Any) -> tuple[Any, CellPlan]:
         ("step_s", {"step_s": (), "missing": {"step_s": "a server counts no steps"}}, "a server counts no steps"),
         ("device_s", {"device_s": None, "missing": {"device_s": "no GPU"}}, "no GPU"),
         ("floor_share", {"passes": {"verify": 3}}, "no verify pass"),
+        ("floor_share", {"passes": {}}, "the backend counted no passes"),
         ("straggler_share", {"useful_tokens": (), "steps_per_canvas": ()}, "no step counts"),
         ("canvas_fill", {"steps_per_canvas": (), "missing": {"steps_per_canvas": "a server"}}, "a server"),
         ("post_eos_waste", {"raw_tokens": 0}, "no value"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
 from harness.measuring.backends.fake import FakeBackend
 from harness.measuring.jobs import due_jobs
-from harness.measuring.session import Session, smallest_ooms
+from harness.measuring.session import Session, smallest_ooms, turns
 from harness.records import store
 from harness.records.journal import RoundJournal, dead_journals
 from harness.records.types import AUTOREGRESSIVE, Cell
@@ -100,6 +101,18 @@ def test_the_order_within_a_round_is_random_but_the_same_for_a_seed(tmp_path: Pa
     assert orders[0] == orders[1]
     cells = len(set(orders[0]))
     assert orders[0][:cells] != orders[0][cells : 2 * cells]
+
+
+@pytest.mark.parametrize("members", [2, 3, 7])
+def test_every_member_comes_before_every_other_as_often_as_behind_it(members: int) -> None:
+    places = [[turns(range(members), "a group", index).index(one) for index in range(6)] for one in range(members)]
+    for one, other in itertools.combinations(places, 2):
+        assert sum(mine < its for mine, its in zip(one, other, strict=True)) == 3
+
+
+def test_groups_do_not_share_the_luck_of_one_order() -> None:
+    orders = {tuple(tuple(turns("ab", str(group), index)) for index in range(6)) for group in range(30)}
+    assert len(orders) == 8  # two orders of the first round of each of three pairs
 
 
 def test_equal_weights_are_loaded_once(tmp_path: Path) -> None:

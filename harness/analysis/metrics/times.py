@@ -105,6 +105,8 @@ def step_s(round: Round, planned: CellPlan) -> float:
 @metric(unit="share", better="higher", kind="time")
 def floor_share(round: Round, planned: CellPlan) -> float:
     """Floor of the passes that were executed (floor of a pass kind / planned count x executed count) / wall time."""
+    if not round.passes:
+        raise Missing(round.missing.get("passes", "the backend counted no passes"))
     return sum(_floor_of(kind, count, planned) for kind, count in round.passes.items() if count) / round.wall_s
 
 
