@@ -5,9 +5,10 @@ k experts per token, I expert width, D dense width.
 
 Conventions. Bytes are compulsory traffic: each weight once, each matrix product's input once and its output once. A
 multiply and an add are two FLOPs. The routing term counts the distinct experts that M rows hit; the expectation under
-uniform routing is E*(1 - (1 - k/E)^M), and a measured count can be given instead. Attention counts the keys that the
-window form of transformers' sdpa path makes visible (the last window-1 cached keys and all new ones), without a causal
-discount. The sampler is the fused one: it reads float32 logits twice and writes bfloat16 probabilities.
+uniform routing is E*(1 - (1 - k/E)^M), that of other popularities is in popularity.py, and a measured count can be given
+instead. Attention counts the keys that the window form of transformers' sdpa path makes visible (the last window-1 cached
+keys and all new ones), without a causal discount. The sampler is the fused one: it reads float32 logits twice and writes
+bfloat16 probabilities.
 Decoding structure: transformers, models/diffusion_gemma/modeling_diffusion_gemma.py and generation_diffusion_gemma.py.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.config import ModelConfig
+from engine.cost.popularity import Inclusion
 
 OPERATIONS = (
     "soft_embedding",
@@ -52,13 +54,19 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(bytes=self.bytes + other.bytes, flops=self.flops + other.flops)
 
-    def times(self, count: int) -> Cost:
+    def times(self, count: float) -> Cost:
         return Cost(bytes=self.bytes * count, flops=self.flops * count)
 
 
-def distinct_experts(config: ModelConfig, rows: int) -> float:
-    """Expected number of distinct experts that `rows` tokens hit in one layer under uniform routing."""
-    return config.num_experts * (1 - (1 - config.top_k_experts / config.num_experts) ** rows)
+def distinct_experts(config: ModelConfig, rows: int, inclusion: Inclusion | None = None) -> float:
+    """Expected number of distinct experts that `rows` tokens hit in a layer, mean over layers.
+
+    Tokens choose independently, so an expert that a token includes with probability p is hit by M of them with
+    probability 1 - (1 - p)^M. None is uniform routing, where every p is k/E.
+    """
+    uniform = ((config.top_k_experts / config.num_experts,) * config.num_experts,)
+    layers = uniform if inclusion is None else inclusion
+    return sum(1 - (1 - p) ** rows for layer in layers for p in layer) / len(layers)
 
 
 def attention_parameters(config: ModelConfig) -> int:
