@@ -4,11 +4,10 @@ Legend: B batch, T new positions, M = B*T rows, C cached positions (context), H 
 k experts per token, I expert width, D dense width.
 
 Conventions. Bytes are compulsory traffic: each weight once, each matrix product's input once and its output once. A
-multiply and an add are two FLOPs. The routing term counts the distinct experts that M rows hit; the expectation under
-uniform routing is E*(1 - (1 - k/E)^M), that of other popularities is in popularity.py, and a measured count can be given
-instead. Attention counts the keys that the window form of transformers' sdpa path makes visible (the last window-1 cached
-keys and all new ones), without a causal discount. The sampler is the fused one: it reads float32 logits twice and writes
-bfloat16 probabilities.
+multiply and an add are two FLOPs. The routing term counts the distinct experts that M rows hit: expected ones (uniform
+routing: E*(1 - (1 - k/E)^M), else popularity.py), or a measured count. Attention counts the keys that the window form
+of transformers' sdpa path makes visible (the last window-1 cached keys and all new ones), without a causal discount. The
+sampler is the fused one: it reads float32 logits twice and writes bfloat16 probabilities.
 Decoding structure: transformers, models/diffusion_gemma/modeling_diffusion_gemma.py and generation_diffusion_gemma.py.
 """
 

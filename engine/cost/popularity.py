@@ -19,7 +19,9 @@ from functools import lru_cache
 import numpy as np
 
 ROUTINGS = ("uniform", "zipf", "replay")  # how experts can be drawn
-Inclusion = tuple[tuple[float, ...], ...]  # [layer][expert]: how likely a token's k include it; one layer means all alike
+Inclusion = tuple[
+    tuple[float, ...], ...
+]  # [layer][expert]: how likely a token's k include it; one layer means all alike
 _NODES = 256  # of the integral over time: p_e is then exact to about 1e-9 for 128 experts
 _INVERSIONS, _TOLERANCE = 400, 1e-4
 _NEARLY_ALWAYS = 1 - 1e-4  # an expert that every token chose would need an infinite weight
@@ -70,7 +72,7 @@ def inclusion_of(weights: tuple[float, ...], k: int) -> tuple[float, ...]:
     dt_N = masses / 2 * scale * 2 * x / (1 - x) ** 3
     rung_NE = -np.expm1(-t_N[:, None] * w)
     density_NE = w * np.exp(-t_N[:, None] * w)
-    # fewer_NEc: probability that c of the experts other than e have rung; one expert after another is added to all others
+    # probability that c of the experts other than e have rung: one expert after another is added to all others
     count_NEc = np.zeros((_NODES, len(w), k))
     count_NEc[:, :, 0] = 1
     for other in range(len(w)):

@@ -1,8 +1,8 @@
 """The roofs of this machine, by a short probe: how fast it reads memory, and how fast it multiplies large matrices.
 
 A data sheet says what the hardware can do, a probe what this machine does now: with its DIMMs, its clocks, its threads
-and its neighbours. Both are roofs; a floor says which one it used. The probe takes about two seconds of a worker that has
-torch, once a run and environment, before the first load. No torch until then.
+and its neighbours. Both are roofs; a floor says which one it used. The probe takes about two seconds of a worker that
+has torch, once a run and environment, before the first load. No torch until then.
 """
 
 from __future__ import annotations
@@ -34,8 +34,13 @@ def keep(run_dir: Path, environment_id: str, device_kind: str, dtypes: Collectio
     Only where a backend has loaded torch: others compute elsewhere, or nothing at all.
     """
     path = run_dir / f"roof-{environment_id}.json"
-    if "torch" in sys.modules and not path.exists():
-        store.write_atomic(path, json.dumps(probe("cpu" if device_kind == "cpu" else "cuda", dtypes), indent=1) + "\n")
+    if "torch" not in sys.modules or path.exists():
+        return
+    import torch
+
+    device = "cpu" if device_kind == "cpu" else "cuda"
+    if device == "cpu" or torch.cuda.is_available():  # without one the load is about to say so
+        store.write_atomic(path, json.dumps(probe(device, dtypes), indent=1) + "\n")
 
 
 def probe(device: str, dtypes: Collection[str]) -> dict[str, Any]:

@@ -271,8 +271,8 @@ def _check_honesty(config: SuiteConfig) -> None:
         )
     if "adaptive" in config.axes.stopping and config.routing != "model":
         raise ConfigError(
-            f"routing: with routing={config.routing} experts are drawn, so adaptive stopping would judge another model's "
-            "answers\nuse routing=model, or axes.stopping=[fixed] or [replay]"
+            f"routing: {config.routing} draws the experts, so adaptive stopping would judge another model's answers\n"
+            "use routing=model, or axes.stopping=[fixed] or [replay]"
         )
     early = [stopping for stopping in config.axes.stopping if stopping != "fixed"]
     if "random" in config.axes.prompt_set and early:

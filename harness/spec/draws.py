@@ -25,6 +25,7 @@ from harness.spec.data import SUITES_DIR
 
 # Which option names what is drawn from, and its folder. Options stand in every cell, so that a cell says them itself.
 STEPS_OPTION, POPULARITY_OPTION, EXPONENT_OPTION = "replay_steps", "expert_popularity", "zipf_exponent"
+UNIFORM = "uniform"
 OPTIONS = (STEPS_OPTION, POPULARITY_OPTION, EXPONENT_OPTION)
 _FOLDERS = {STEPS_OPTION: "steps", POPULARITY_OPTION: "experts"}
 _DEFAULTS = {STEPS_OPTION: "diffusiongemma_evals", EXPONENT_OPTION: 1.0}
@@ -95,7 +96,7 @@ def expert_weights(cell: Cell, shape: ModelConfig) -> tuple[tuple[float, ...], .
 
 def inclusion_of(cell: Cell, shape: ModelConfig) -> cost.Inclusion | None:
     """How likely a token is to hit each expert; None: as under uniform routing, which a model's own is taken for."""
-    weights = None if cell.routing in ("model", "uniform") else expert_weights(cell, shape)
+    weights = None if cell.routing in ("model", UNIFORM) else expert_weights(cell, shape)
     return None if weights is None else cost.inclusion(weights, shape.top_k_experts)
 
 
@@ -106,9 +107,7 @@ def content_hashes(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _replayed(
-    layers: tuple[tuple[float, ...], ...], shape: ModelConfig, name: str
-) -> tuple[tuple[float, ...], ...]:
+def _replayed(layers: tuple[tuple[float, ...], ...], shape: ModelConfig, name: str) -> tuple[tuple[float, ...], ...]:
     where = f"options.{POPULARITY_OPTION}: {name}"
     if len(layers) not in (1, shape.num_layers) or {len(layer) for layer in layers} != {shape.num_experts}:
         have = f"{len(layers)} layers of {', '.join(str(n) for n in sorted({len(layer) for layer in layers}))} experts"
@@ -121,11 +120,12 @@ def _replayed(
 
 def _from_file(name: Any, option: str, read: Callable[[Any], _T]) -> _T:
     path = _path(name, option)
-    return _read(path, path.stat().st_mtime_ns, read)
+    found: _T = _read(path, path.stat().st_mtime_ns, read)
+    return found
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, changed_ns: int, read: Callable[[Any], _T]) -> _T:
+def _read(path: Path, changed_ns: int, read: Callable[[Any], Any]) -> Any:
     try:
         return read(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import Any
 
 from engine import config as engine_config
 from engine import cost
@@ -17,6 +18,7 @@ from harness.records.types import REPLAY, Cell
 from harness.spec import draws
 from harness.spec.config import DTYPE_BYTES, ConfigError, DeviceConfig, ModelSource, check_choice
 
+Shape = ModelConfig  # for analysis, which knows no engine
 PHASES = ("prefill", "denoise", "commit", "decode")
 # Live [rows, vocabulary] planes of the reference sampler: softcapped logits, logits over temperature, probabilities and
 # multinomial's copy in float32; and the self-conditioning input and its softmax in the activation dtype.
@@ -86,6 +88,19 @@ def widths_of(cell: Cell) -> cost.Widths:
         kv=DTYPE_BYTES[cell.kv_dtype],
         head=DTYPE_BYTES[cell.head_dtype],
     )
+
+
+def shape_from_json(data: Mapping[str, Any]) -> ModelConfig:
+    """The shape that plan.json holds.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    generation: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in dict(data["generation"]).items()
+    }
+    shape = {**data, "layer_types": tuple(data["layer_types"])}
+    return ModelConfig(**{**shape, "generation": engine_config.GenerationDefaults(**generation)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +173,14 @@ def predict(cell: Cell, shape: ModelConfig, device: DeviceConfig) -> Prediction:
 
 def roofs_of(cell: Cell, device: DeviceConfig) -> Roofs:
     """The device's roofs for each operation in the cell's dtypes."""
-    rates = tuple(_rate(device, _compute_dtype(cell, operation)) for operation in cost.OPERATIONS)
+    rates = tuple(_rate(device, dtype) for dtype in compute_dtypes(cell))
     return Roofs(device.bandwidth_bytes_s.value, rates)
 
 
 def missing_roofs(cell: Cell, device: DeviceConfig) -> str:
     """Why the cell has no floor on this device; "" where it has one."""
-    dtypes = {_compute_dtype(cell, operation) for operation in cost.OPERATIONS}
     lacks = ["bandwidth"] if device.bandwidth_bytes_s.value is None else []
-    lacks += [f"{dtype} rate" for dtype in sorted(dtypes) if _rate(device, dtype) is None]
+    lacks += [f"{dtype} rate" for dtype in sorted(set(compute_dtypes(cell))) if _rate(device, dtype) is None]
     return f"device {device.name} has no roof: {', '.join(lacks)}" if lacks else ""
 
 
@@ -246,6 +260,11 @@ def memory_bytes(cell: Cell, shape: ModelConfig) -> int:
     activations = hidden_rows * (8 * shape.hidden_size + shape.top_k_experts * per_expert_row) * widths.activation
     cache = cost.kv_bytes(shape, cell.batch_size, positions, widths)
     return cost.weight_bytes(shape, widths) + cache + max(sampler, activations)
+
+
+def compute_dtypes(cell: Cell) -> list[str]:
+    """The dtype that sets the rate of each of cost.OPERATIONS."""
+    return [_compute_dtype(cell, operation) for operation in cost.OPERATIONS]
 
 
 def _compute_dtype(cell: Cell, operation: str) -> str:
