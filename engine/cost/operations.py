@@ -6,8 +6,8 @@ k experts per token, I expert width, D dense width.
 Conventions. Bytes are compulsory traffic: each weight once, each matrix product's input once and its output once. A
 multiply and an add are two FLOPs. The routing term counts the distinct experts that M rows hit: expected ones (uniform
 routing: E*(1 - (1 - k/E)^M), else popularity.py), or a measured count. Attention counts the keys that the window form
-of transformers' sdpa path makes visible (the last window-1 cached keys and all new ones), without a causal discount. The
-sampler is the fused one: it reads float32 logits twice and writes bfloat16 probabilities.
+of transformers' sdpa path makes visible (the last window-1 cached keys and all new ones), without a causal discount.
+The sampler is the fused one: it reads float32 logits twice and writes bfloat16 probabilities.
 Decoding structure: transformers, models/diffusion_gemma/modeling_diffusion_gemma.py and generation_diffusion_gemma.py.
 """
 
