@@ -93,13 +93,13 @@ def weight_bytes(config: ModelConfig, widths: Widths) -> int:
     return sum(n * (widths.head if part == "embedding" else widths.weight) for part, n in parameters(config).items())
 
 
-def kv_bytes(config: ModelConfig, batch_size: int, context: int, widths: Widths) -> int:
-    """Bytes of keys and values of `context` positions when every layer keeps all of them."""
-    per_position = 2 * (
-        config.num_sliding_layers * config.num_kv_heads * config.head_dim
-        + config.num_full_layers * config.global_num_kv_heads * config.global_head_dim
+def kv_bytes(config: ModelConfig, batch_size: int, *, sliding: int, full: int, widths: Widths) -> int:
+    """Bytes of keys and values when sliding layers have room for so many positions, and full ones for so many."""
+    elements = (
+        config.num_sliding_layers * config.num_kv_heads * config.head_dim * sliding
+        + config.num_full_layers * config.global_num_kv_heads * config.global_head_dim * full
     )
-    return batch_size * context * per_position * widths.kv
+    return 2 * batch_size * elements * widths.kv
 
 
 def _backbone(

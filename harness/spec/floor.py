@@ -15,14 +15,11 @@ from engine import config as engine_config
 from engine import cost
 from engine.config import ModelConfig, read_config
 from harness.records.types import REPLAY, Cell
-from harness.spec import draws
+from harness.spec import draws, memory
 from harness.spec.config import DTYPE_BYTES, ConfigError, DeviceConfig, ModelSource, check_choice
 
 Shape = ModelConfig  # for analysis, which knows no engine
 PHASES = ("prefill", "denoise", "commit", "decode")
-# Live [rows, vocabulary] planes of the reference sampler: softcapped logits, logits over temperature, probabilities and
-# multinomial's copy in float32; and the self-conditioning input and its softmax in the activation dtype.
-SAMPLER_FLOAT32_PLANES, SAMPLER_ACTIVATION_PLANES = 4, 2
 
 
 @dataclass(kw_only=True, slots=True)
@@ -164,7 +161,7 @@ def predict(cell: Cell, shape: ModelConfig, device: DeviceConfig) -> Prediction:
     return Prediction(
         floor_s=None if why_not else sum(phase.floor_s or 0.0 for phase in phases.values()),
         bound_s=None if why_not else max(moving_and_computing_s(phases.values(), roofs)),
-        memory_bytes=memory_bytes(cell, shape),
+        memory_bytes=memory.predicted_bytes(cell, shape, widths_of(cell)),
         missing=dict.fromkeys(("floor_s", "bound_s", "predicted_s"), why_not) if why_not else {},
         num_steps=num_steps,
         one_step=one_step,
@@ -245,21 +242,6 @@ def _one_step(
 
 def _with_steps(one_step: dict[str, Phase], num_steps: float) -> dict[str, Phase]:
     return {**one_step, "denoise": one_step["denoise"].times(num_steps)}
-
-
-def memory_bytes(cell: Cell, shape: ModelConfig) -> int:
-    """Predicted peak: weights, keys and values, and the largest transient of any pass."""
-    widths = widths_of(cell)
-    positions = cell.prompt_tokens + -(-cell.output_tokens // (cell.block_length or 1)) * (cell.block_length or 1)
-    block = cell.block_length or 1
-    logit_rows = cell.batch_size * block
-    planes = SAMPLER_FLOAT32_PLANES * 4 + SAMPLER_ACTIVATION_PLANES * widths.activation
-    sampler = logit_rows * shape.vocab_size * (planes if cell.block_length else 2 * 4)
-    hidden_rows = cell.batch_size * max(cell.prompt_tokens, block)
-    per_expert_row = 2 * shape.hidden_size + 3 * shape.moe_intermediate_size
-    activations = hidden_rows * (8 * shape.hidden_size + shape.top_k_experts * per_expert_row) * widths.activation
-    cache = cost.kv_bytes(shape, cell.batch_size, positions, widths)
-    return cost.weight_bytes(shape, widths) + cache + max(sampler, activations)
 
 
 def compute_dtypes(cell: Cell) -> list[str]:
