@@ -19,12 +19,13 @@ FLOAT32_BYTES = 4
 SAMPLER_FLOAT32_PLANES, SAMPLER_ACTIVATION_PLANES = 6, 1
 DENOISE_ACTIVATION_PLANES = 1  # in the layers of a denoise pass: what the step before hands on
 DECODE_FLOAT32_PLANES = 3  # choosing a token, in [B, V]: the product, its softcap, and the capped one
-# Combining the experts' outputs (engine/moe.py), in [S, H]: the sorted inputs; weighted outputs, sorted and in order.
-COMBINE_ACTIVATION_PLANES, COMBINE_FLOAT32_PLANES = 1, 2
+# Combining the experts' outputs (engine/moe.py), in [S, H]: first inputs, outputs, weighted ones, and where the outputs
+# are not float32 a copy of them that is; then inputs, and weighted outputs sorted and in order, while they are summed.
+WEIGHING_ACTIVATION_PLANES, SUMMING_ACTIVATION_PLANES, COMBINE_FLOAT32_PLANES = 2, 1, 2
 PAIR_BYTES = 4 * 8 + 4  # and of each pair: its expert twice, its place sorted and in order, its weight
 # Meanwhile in the layer (engine/model.py), in [N, H]: the pass's input, attention's output, the residual, the dense
-# branch, and the experts' input; and the sum over experts.
-LAYER_ACTIVATION_PLANES, LAYER_FLOAT32_PLANES = 5, 1
+# branch, and the experts' input; and at last the sum over experts.
+LAYER_ACTIVATION_PLANES, SUM_FLOAT32_PLANES = 5, 1
 # Or in attention, in [N, all query heads]: queries, and three float32 ones of their norm; beside them, in [N, H], the
 # pass's input and its norm. It is the wider of the two where tokens choose few experts.
 ATTENTION_ACTIVATION_PLANES, ATTENTION_FLOAT32_PLANES, ATTENTION_INPUT_PLANES = 1, 3, 2
@@ -62,11 +63,14 @@ def _cache(shape: ModelConfig, batch_size: int, prompt: int, positions: int, wid
 def _layers(shape: ModelConfig, batch_size: int, tokens: int, widths: cost.Widths) -> int:
     """Bytes of a layer at its widest, with the rotary tables and the mask that all layers share."""
     rows, H, act = batch_size * tokens, shape.hidden_size, widths.activation
-    combine = COMBINE_ACTIVATION_PLANES * act + COMBINE_FLOAT32_PLANES * FLOAT32_BYTES
-    layer = LAYER_ACTIVATION_PLANES * act + LAYER_FLOAT32_PLANES * FLOAT32_BYTES
     attention = ATTENTION_ACTIVATION_PLANES * act + ATTENTION_FLOAT32_PLANES * FLOAT32_BYTES
     queries = shape.num_heads * max(shape.head_dim, shape.global_head_dim)
-    widest = max(H * (shape.top_k_experts * combine + layer), queries * attention + H * ATTENTION_INPUT_PLANES * act)
+    cast = COMBINE_FLOAT32_PLANES * FLOAT32_BYTES if act < FLOAT32_BYTES else FLOAT32_BYTES
+    weighing = shape.top_k_experts * (WEIGHING_ACTIVATION_PLANES * act + cast)
+    summing = shape.top_k_experts * (SUMMING_ACTIVATION_PLANES * act + COMBINE_FLOAT32_PLANES * FLOAT32_BYTES)
+    experts = max(weighing, summing + SUM_FLOAT32_PLANES * FLOAT32_BYTES) + LAYER_ACTIVATION_PLANES * act
+    experts_bytes = H * experts + shape.top_k_experts * PAIR_BYTES
+    widest = max(experts_bytes, queries * attention + H * ATTENTION_INPUT_PLANES * act)
     rope = 2 * tokens * (shape.head_dim + shape.global_head_dim) * act
     mask = tokens * tokens if tokens > shape.sliding_window else 0
     return rows * widest + rope + mask
