@@ -35,7 +35,6 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "tpf_total": ("tokens per pass", "", 1),
     "floor_share": ("floor share", "%", 1e-2),
     "measured_floor_share": ("floor share by the measured roof", "%", 1e-2),
-    "bound_share": ("bound share", "%", 1e-2),
     "mbu": ("bandwidth used", "%", 1e-2),
     "mfu": ("arithmetic used", "%", 1e-2),
     "limit_speedup_vs_ar": ("speed-up at the floors", "x", 1),
@@ -121,7 +120,7 @@ def _columns(analysis: Analysis) -> Iterator[Column]:
         if any(name in row.metrics for row in analysis.rows):
             yield _metric_column(name, f"{label}, {unit}" if unit else label, divisor)
     for key, title in (("floor_roof", "whose roofs the floor uses"), ("floor_experts", "whose distinct experts")):
-        if any(getattr(row, key) for row in analysis.rows):
+        if len({getattr(row, key) for row in analysis.rows} - {None}) > 1:
             yield _basis_column(key, title)
     yield Column(key="notes", label="notes", kind="text", title="reasons and marks", value=_notes)
     yield Column(key="cell_id", label="cell id", kind="text", title="as in the records", value=lambda row: row.cell_id)
@@ -191,7 +190,8 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
     """What was run, as names and values."""
     plan = run.plan
     provenance = plan.get("provenance") or {}
-    cells = [row.cell for row in analysis.rows if row.run_id == run_id]
+    own = [row for row in analysis.rows if row.run_id == run_id]
+    cells = [row.cell for row in own]
     model = plan["model"]
     entries = [
         ("suite", run.suite),
@@ -217,6 +217,9 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         f"{name}: {value}" for r in run.final.values() for one in r.rounds[:1] for name, value in one.resolved.items()
     )
     entries.append(("what really ran", "; ".join(sorted(kernels)) or "no finished round"))
+    for key in ("floor_roof", "floor_experts"):
+        values = dict.fromkeys(value for row in own if (value := getattr(row, key)))
+        entries.append((key.replace("_", " "), listed(list(values)) or "no floor"))
     for environment_id, device in run.measured_roofs.items():
         entries.append((f"measured roof, {environment_id}", _roof(device)))
     coverage = ", ".join(f"{count} {name}" for name, count in analysis.coverage(run_id).items())
