@@ -218,8 +218,8 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
     )
     entries.append(("what really ran", "; ".join(sorted(kernels)) or "no finished round"))
     for key in ("floor_roof", "floor_experts"):
-        values = dict.fromkeys(value for row in own if (value := getattr(row, key)))
-        entries.append((key.replace("_", " "), listed(list(values)) or "no floor"))
+        bases = dict.fromkeys(value for row in own if (value := getattr(row, key)))
+        entries.append((key.replace("_", " "), listed(list(bases)) or "no floor"))
     for environment_id, device in run.measured_roofs.items():
         entries.append((f"measured roof, {environment_id}", _roof(device)))
     coverage = ", ".join(f"{count} {name}" for name, count in analysis.coverage(run_id).items())
