@@ -156,6 +156,7 @@ def generate(
     confidence: float | None = None,
     temperature: float = 0.0,
     sampler: str = "fast",
+    replay_steps_BC: torch.Tensor | None = None,
 ) -> Generation:
     """Continue prompts by block diffusion or autoregressively. None means the checkpoint's own value.
 
@@ -167,7 +168,8 @@ def generate(
         block_length: tokens per canvas, 1 to 1024; the checkpoint's canvas_length was the one it was trained with.
         num_steps: denoising steps per canvas.
         stopping: "fixed" runs exactly num_steps; "adaptive" stops a row when its likeliest tokens have not changed
-            for `stability` steps and its mean entropy is below `confidence` nats, with num_steps as the cap.
+            for `stability` steps and its mean entropy is below `confidence` nats, with num_steps as the cap; "replay"
+            stops each row of each canvas after the steps that `replay_steps_BC` says, num_steps being the cap.
         eos: "respect" pads a row behind its first end-of-sequence id and ends when every row has one; "ignore" takes
             these ids for plain tokens.
         eos_ids: one id or several.
@@ -176,6 +178,7 @@ def generate(
         temperature: of autoregressive decoding; 0 is greedy.
         sampler: "reference" draws with the torch calls of transformers and in their order, so that equal generators
             give equal tokens; "fast" draws the same without multinomial's checks of the probabilities.
+        replay_steps_BC: for stopping "replay" alone: whole numbers of at least 1, one for each row and canvas.
 
     Raises:
         ValueError: any value out of its range, with the range; a Gemma 4 checkpoint asked for block diffusion; prompt
@@ -191,7 +194,7 @@ def generate(
     checks.generator(model, generator)
     if diffusion:
         checks.can_diffuse(model)
-        checks.known("stopping", stopping, ("adaptive", "fixed"))
+        checks.known("stopping", stopping, ("adaptive", "fixed", "replay"))
     own = model.config.generation
     request = Request(
         output_tokens=output_tokens,
@@ -202,6 +205,7 @@ def generate(
         block_length=_or(block_length, model.config.canvas_length or 1),
         num_steps=_or(num_steps, own.max_denoising_steps),
         adaptive=stopping == "adaptive",
+        replay_steps_BC=replay_steps_BC if diffusion else None,
         entropy_bound=_or(entropy_bound, own.entropy_bound),
         t_min=_or(t_min, own.t_min),
         t_max=_or(t_max, own.t_max),
@@ -212,6 +216,7 @@ def generate(
     )
     if diffusion:
         checks.diffusion(request)
+        checks.replay(request, len(prompt_ids_BT), stopping)
     prompt_tokens = prompt_ids_BT.shape[1]
     wanted = request.num_canvases * request.block_length if diffusion else output_tokens
     checks.positions(model, prompt_tokens + wanted, f"{prompt_tokens} prompt and {wanted} output")

@@ -19,6 +19,7 @@ from torch import nn
 from engine.config import FULL, SLIDING, ModelConfig
 from engine.kv_cache import KVCache
 from engine.observe import Seen
+from engine.routing import Routing
 
 
 class Norm(nn.Module):
@@ -50,6 +51,7 @@ class Pass:
     rope: dict[str, tuple[torch.Tensor, torch.Tensor]]  # cos and sin, (T, 1, D)
     mask: dict[str, torch.Tensor | None]  # see `visibility`
     seen: Seen | None = None  # an untimed round's counters
+    routing: Routing | None = None  # where experts are drawn instead of chosen
 
 
 def inverse_frequencies(config: ModelConfig, layer_type: str) -> torch.Tensor:

@@ -15,7 +15,7 @@ from engine import ranges
 from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import PASS_KINDS, Clock, Ends, Generation, Request
-from engine.sampling import SAMPLERS, AdaptiveStop, Denoised, random_canvas, temperatures
+from engine.sampling import SAMPLERS, AdaptiveStop, Denoised, ReplayedStop, random_canvas, temperatures
 
 
 def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
@@ -39,7 +39,7 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
                 with ranges.COMMIT(length):
                     model.encode(canvases[-1], cache)
                     passes["commit"] += 1
-            argmax_BL, row_steps, executed = _denoise_canvas(model, cache, batch, request, clock)
+            argmax_BL, row_steps, executed = _denoise_canvas(model, cache, batch, request, clock, index)
             passes["denoise"] += executed
             with ranges.CANVAS_FINISH(length):
                 canvases.append(ends.pad(argmax_BL))
@@ -62,14 +62,14 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
 
 
 def _denoise_canvas(
-    model: Model, cache: KVCache, batch: int, request: Request, clock: Clock
+    model: Model, cache: KVCache, batch: int, request: Request, clock: Clock, index: int
 ) -> tuple[torch.Tensor, list[int], int]:
     """One canvas from noise to tokens: (B, L) argmax of each row's last step, steps per row, passes executed."""
     with ranges.CANVAS_INIT(request.block_length):
         device = model.device
         canvas_BL = random_canvas(batch, request.block_length, model.config.vocab_size, device, request.generator)
         schedule_N = temperatures(request.num_steps, request.t_min, request.t_max, device)
-        stop = AdaptiveStop(request.stability, request.confidence) if request.adaptive else None
+        stop = _stop_rule(request, index, device)
         frozen_B = torch.zeros(batch, dtype=torch.bool, device=device)
         frozen = [False] * batch  # the same on the host
         row_steps = [0] * batch
@@ -92,6 +92,13 @@ def _denoise_canvas(
             break
     assert last is not None
     return last.argmax_BL, row_steps, step + 1
+
+
+def _stop_rule(request: Request, index: int, device: torch.device) -> AdaptiveStop | None:
+    """When rows of a canvas stop before num_steps; None: never."""
+    if request.replay_steps_BC is not None:
+        return ReplayedStop(request.stability, request.confidence, request.replay_steps_BC[:, index].to(device))
+    return AdaptiveStop(request.stability, request.confidence) if request.adaptive else None
 
 
 def _denoise(

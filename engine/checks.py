@@ -124,5 +124,21 @@ def diffusion(request: Request) -> None:
         raise ValueError(f"t_max is {request.t_max!r}, expected a number above 0")
 
 
+def replay(request: Request, batch: int, stopping: str | None) -> None:
+    """Whether the drawn steps go with the stopping rule and fit the request."""
+    name, steps_BC = "replay_steps_BC", request.replay_steps_BC
+    if (steps_BC is not None) != (stopping == "replay"):
+        said = "given" if steps_BC is not None else "None"
+        raise ValueError(f"{name} is {said}, but stopping is {stopping!r}; expected both or neither of them to replay")
+    if steps_BC is None:
+        return
+    shape = (batch, request.num_canvases)
+    if not isinstance(steps_BC, torch.Tensor) or tuple(steps_BC.shape) != shape or steps_BC.is_floating_point():
+        found = tuple(getattr(steps_BC, "shape", ())), getattr(steps_BC, "dtype", type(steps_BC).__name__)
+        raise ValueError(f"{name} is {found[1]} of shape {found[0]}, expected whole numbers of shape {shape}")
+    if int(steps_BC.min()) < 1:
+        raise ValueError(f"{name} contains {int(steps_BC.min())}, expected steps of at least 1")
+
+
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

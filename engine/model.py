@@ -22,6 +22,7 @@ from engine.config import FULL, ModelConfig
 from engine.kv_cache import KVCache
 from engine.moe import Experts, Router, expert_mlp
 from engine.observe import Seen
+from engine.routing import Routing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,6 +74,8 @@ class Layer(nn.Module):
             raw_NH = x_BTH.flatten(0, 1)
             with ranges.ROUTER(self.index):
                 weights_NK, experts_NK = self.router(raw_NH)
+                if p.routing is not None:
+                    experts_NK = p.routing.draw(self.index, experts_NK)
             if p.seen is not None:
                 p.seen.experts(experts_NK)
             mixed = self.pre_feedforward_layernorm_2(raw_NH)
@@ -119,6 +122,7 @@ class Model(nn.Module):
         self.window = "sdpa"  # the form of the decoder's sliding window, one of engine.config.WINDOW_FORMS
         self.tokenizer: Tokenizer | None = None
         self.seen: Seen | None = None  # set by engine.observe.observe
+        self.routing: Routing | None = None  # set by engine.routing.drawn
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=_unset(config))
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
@@ -187,7 +191,7 @@ class Model(nn.Module):
             )
             for kind in kinds
         }
-        return Pass(causal, cache, rope, mask, self.seen)
+        return Pass(causal, cache, rope, mask, self.seen, self.routing)
 
     def _frequencies(self, layer_type: str) -> torch.Tensor:
         key = (layer_type, self.device)

@@ -28,6 +28,7 @@ class Request:
     block_length: int
     num_steps: int
     adaptive: bool
+    replay_steps_BC: torch.Tensor | None  # steps of each row and canvas, drawn in advance; None: nothing is replayed
     entropy_bound: float
     t_min: float
     t_max: float

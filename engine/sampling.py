@@ -129,3 +129,17 @@ class AdaptiveStop:
         stable_B = (self.history_SBL == argmax_BL).all(dim=-1).all(dim=0)
         self.history_SBL = torch.cat([self.history_SBL[1:], argmax_BL[None]])
         return stable_B & confident_B
+
+
+class ReplayedStop(AdaptiveStop):
+    """Rows stop on a schedule drawn in advance. The adaptive rule's own work is still done, and its answer not used."""
+
+    def __init__(self, stability: int, confidence: float, steps_B: torch.Tensor) -> None:
+        super().__init__(stability, confidence)
+        self.steps_B = steps_B
+        self.taken = 0
+
+    def __call__(self, argmax_BL: torch.Tensor, entropy_BL: torch.Tensor) -> torch.Tensor:
+        super().__call__(argmax_BL, entropy_BL)
+        self.taken += 1
+        return self.steps_B <= self.taken

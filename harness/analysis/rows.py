@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.analysis.metrics import METRICS
+from harness.analysis.floors import floors_of
+from harness.analysis.metrics import METRICS, Missing
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.summary import Summary
 from harness.analysis.values import summary_of
@@ -17,6 +18,7 @@ _WORST_FIRST = ("error", "timeout", MISSING, "oom", PRUNED, "unsupported", "ok")
 INCOMPLETE_STATUSES = (*FAILED_STATUSES, MISSING)
 UNBALANCED_RATIO = 1.25
 UNBALANCED, UNTRAINED_BLOCK = "unbalanced baseline", "not the trained block length"
+BELOW_FLOOR = "faster than its floor: the roof is not this machine's, or weights stay in a cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,8 @@ class CellRow:
     missing: dict[str, str]  # metric -> why it is absent
     marks: tuple[str, ...]
     source: str = "measured"
+    floor_roof: str | None = None  # datasheet | measured: whose roofs its floor uses
+    floor_experts: str | None = None  # measured | uniform | zipf | replay: whose distinct experts
 
     @property
     def is_autoregressive(self) -> bool:
@@ -40,7 +44,7 @@ class CellRow:
 
     @property
     def is_simulated(self) -> bool:
-        return self.cell.backend == "fake"
+        return self.cell.backend == "fake" or bool(self.cell.drawn)
 
     @property
     def is_synthetic(self) -> bool:
@@ -61,6 +65,9 @@ class CellRow:
             "source": self.source,
             "simulated": self.is_simulated,
             "synthetic": self.is_synthetic,
+            "drawn": self.cell.drawn,
+            "floor_roof": self.floor_roof,
+            "floor_experts": self.floor_experts,
             "metrics": {name: asdict(summary) for name, summary in self.metrics.items()},
             "missing": self.missing,
             "marks": list(self.marks),
@@ -84,6 +91,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
             missing[metric.name] = why
         else:
             metrics[metric.name] = summary
+    roof, experts = _floor_basis(planned, run)
     return CellRow(
         run_id=run_id,
         cell_id=planned.cell_id,
@@ -94,7 +102,20 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         metrics=metrics,
         missing=missing,
         marks=(),
+        floor_roof=roof,
+        floor_experts=experts,
     )
+
+
+def _floor_basis(planned: CellPlan, run: Run) -> tuple[str | None, str | None]:
+    """Whose roofs and whose distinct experts the cell's floor uses."""
+    for record in run.ok_records(planned.cell_id):
+        try:
+            floors = floors_of(record, planned, run)
+        except Missing:
+            continue
+        return floors.roof, floors.experts
+    return None, None
 
 
 def _status(records: list[Record | None]) -> tuple[str, str | None]:
@@ -129,6 +150,9 @@ def _marked(row: CellRow, twin: CellRow | None, run: Run) -> CellRow:
         lengths = [one.value("useful_tokens_per_row") for one in (row, twin)]
         if row.cell.eos == "respect" and None not in lengths:
             marks.append(f"answers of {lengths[0]:.4g} tokens against {lengths[1]:.4g}")
+    if (row.value("floor_share") or 0) > 1:
+        marks.append(BELOW_FLOOR)
+    marks += row.cell.drawn
     if row.status != "ok" and row.metrics:
         marks.append("from its finished launches only")
     return replace(row, marks=tuple(marks))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
 from harness.records.types import Cell, Environment, Record, canonical_json, cell_from_json, to_json
+from harness.spec.config import DeviceConfig, Figure
+from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
 
@@ -43,8 +45,12 @@ class Run:
     records: RunRecords
     final: dict[tuple[str, int], Record]  # (cell_id, launch) -> the latest attempt's record
     by_process: dict[tuple[str, int, str], Record]  # (cell_id, launch, worker) -> what that process measured, if ok
+    planned: dict[str, CellPlan]  # by cell id
     most_steps: dict[str, CellPlan]  # steps_key -> of the cells that it holds together, the one with the most steps
     environments: dict[str, Environment]
+    shape: Shape | None  # None: a plan of an earlier version, which does not say
+    device: DeviceConfig  # the device file's roofs
+    measured_roofs: dict[str, DeviceConfig]  # environment id -> the roofs that a probe found there
     warnings: tuple[str, ...]
     machine_warnings: tuple[str, ...]  # what doctor did not find in order when the run began
 
@@ -90,6 +96,7 @@ def load_run(run_dir: Path) -> Run:
     environments = read_environments(directory)
     records = read_records(directory, cells={one.cell_id: one.cell for one in planned})
     final = records.final
+    measured_roofs, roof_warnings = _measured_roofs(directory, environments)
     oldest_first = sorted((r for r in records.records if r.status == "ok"), key=lambda r: (r.attempt, r.started_at))
     return Run(
         directory=directory,
@@ -100,9 +107,14 @@ def load_run(run_dir: Path) -> Run:
         records=records,
         final=final,
         by_process={(r.cell_id, r.launch, r.worker): r for r in oldest_first},
+        planned={one.cell_id: one for one in cells},
         most_steps=_most_steps(cells),
         environments=environments,
+        shape=_shape(plan),
+        device=_device(plan["device"], str(plan["device"]["name"])),
+        measured_roofs=measured_roofs,
         warnings=(
+            *roof_warnings,
             *_elsewhere(plan, len(planned) - len(cells)),
             *records.warnings,
             *_warnings(records, final, {c.cell_id for c in planned}, environments),
@@ -186,6 +198,41 @@ def _cell(directory: Path, entry: Any) -> Cell:
     if claimed != cell.cell_id:
         raise StoreError(f"{directory / 'plan.json'}: cell_id {claimed} does not belong to its cell ({cell.cell_id})")
     return cell
+
+
+def _shape(plan: dict[str, Any]) -> Shape | None:
+    try:
+        return shape_from_json(plan["model"]["shape"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _device(roofs: dict[str, Any], name: str) -> DeviceConfig:
+    """Roofs as plan.json and roof-*.json hold them: plain numbers, or figures with their sources."""
+
+    def figure(given: Any) -> Figure:
+        value = given.get("value") if isinstance(given, dict) else given
+        return Figure(value=float(value) if isinstance(value, (int, float)) and value > 0 else None)
+
+    rates = roofs.get("flops_s")
+    return DeviceConfig(
+        name=name,
+        bandwidth_bytes_s=figure(roofs.get("bandwidth_bytes_s")),
+        flops_s={dtype: figure(rate) for dtype, rate in rates.items()} if isinstance(rates, dict) else {},
+    )
+
+
+def _measured_roofs(directory: Path, names: Iterable[str]) -> tuple[dict[str, DeviceConfig], list[str]]:
+    """Environment id -> roofs of its machine; and what could not be read."""
+    roofs, warnings = {}, []
+    for name in names:
+        path = directory / f"roof-{name}.json"
+        if path.exists():
+            try:
+                roofs[name] = _device(read_json(path), "as measured")
+            except StoreError as error:
+                warnings.append(f"{error}; floors go without it")
+    return roofs, warnings
 
 
 def _machine_warnings(directory: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from harness.analysis.floors import floors_of, measured_floors_of
 from harness.analysis.metrics import Metric, Missing
 from harness.analysis.run_data import CellPlan, Run, steps_key
 from harness.analysis.summary import Share, Summary, summarise, summarise_share
@@ -63,18 +64,31 @@ def inputs_of(metric: Metric, planned: CellPlan, record: Record, run: Run) -> It
     """
     if metric.scope == "record":
         yield record, planned
+    elif metric.scope in ("floor", "measured_floor"):
+        floors = (floors_of if metric.scope == "floor" else measured_floors_of)(record, planned, run)
+        for round in record.rounds:
+            yield round, floors
     elif metric.scope == "most_steps":
         yield record, most_steps_record(record, planned, run)
     elif metric.scope == "pair":
+        yield from _pairs(record, twin_record(record, planned, run))
+    elif metric.scope == "floor_pair":
         twin = twin_record(record, planned, run)
-        by_index = {round.index: round for round in twin.rounds}
-        for round in record.rounds:
-            other = by_index.get(round.index)
-            if other is not None and other.seed == round.seed:
-                yield round, other
+        own, others = floors_of(record, planned, run), floors_of(twin, run.planned[twin.cell_id], run)
+        for round, other in _pairs(record, twin):
+            yield round, own, other, others
     else:
         for round in record.rounds:
             yield round, planned
+
+
+def _pairs(record: Record, twin: Record) -> Iterator[tuple[Round, Round]]:
+    """Rounds of equal index and seed."""
+    by_index = {round.index: round for round in twin.rounds}
+    for round in record.rounds:
+        other = by_index.get(round.index)
+        if other is not None and other.seed == round.seed:
+            yield round, other
 
 
 def most_steps_record(record: Record, planned: CellPlan, run: Run) -> Record:

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.measuring import roof
 from harness.measuring.backends import registry
 from harness.measuring.backends.base import DeviceBroken
 from harness.measuring.jobs import Job
@@ -29,6 +30,7 @@ from harness.records.journal import RoundJournal
 from harness.spec import plan as planning
 from harness.spec import suite
 from harness.spec.config import ConfigError
+from harness.spec.floor import compute_dtypes
 
 Answers = queue.SimpleQueue[dict[str, Any]]
 
@@ -103,12 +105,15 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
     by_id = {planned.cell_id: planned for planned in plan.cells}
     journal = RoundJournal(run_dir, order["worker"])
     writer = store.RecordWriter(run_dir, order["worker"])
+    backend = registry.create(config.backend)
+    dtypes = {dtype for planned in plan.cells for dtype in compute_dtypes(planned.cell)}
+    roof.keep(run_dir, order["environment_id"], config.device.kind, dtypes)
     session = Session(
         plan=plan,
         run_id=run_dir.name,
         worker=order["worker"],
         environment_id=order["environment_id"],
-        backend=registry.create(config.backend),
+        backend=backend,
         writer=writer,
         journal=journal,
         tell=events.tell,

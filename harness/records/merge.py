@@ -129,8 +129,8 @@ def _write(parts: Sequence[Path], plan: dict[str, Any], run_dir: Path) -> None:
         for path in _records_of(parts):
             shutil.copyfile(path, temporary / _free_name(temporary, path.name))
         for part in parts:
-            for path in sorted(part.glob("environment-*.json")):  # the name is the hash of what identifies it
-                shutil.copyfile(path, temporary / path.name)
+            for path in sorted([*part.glob("environment-*.json"), *part.glob("roof-*.json")]):
+                shutil.copyfile(path, temporary / path.name)  # the name is the hash of what identifies it
             for path in sorted(part.glob("doctor*.json")):
                 shutil.copyfile(path, temporary / _free_name(temporary, path.name))
         write_atomic(temporary / "plan.json", json_lines(plan))

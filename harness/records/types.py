@@ -19,6 +19,7 @@ RECORD_SCHEMA = 3
 
 BLOCK_DIFFUSION = "block_diffusion"
 AUTOREGRESSIVE = "autoregressive"
+REPLAY = "replay"  # of stopping: steps are drawn from a histogram; of routing: experts are drawn as often as measured
 PASS_KINDS = ("prefill", "denoise", "commit", "decode", "verify")
 
 Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
@@ -55,13 +56,13 @@ class Cell:
     output_tokens: int
     eos: str  # ignore | respect
     block_length: int | None
-    num_steps: int | None  # fixed: exactly so many; adaptive: at most
-    stopping: str | None  # fixed | adaptive
+    num_steps: int | None  # fixed: exactly so many; adaptive, replay: at most
+    stopping: str | None  # fixed | adaptive | replay
     weight_dtype: str  # experts, dense MLP and attention
     activation_dtype: str
     kv_dtype: str
     head_dtype: str  # embedding and head, which share their weights
-    routing: str
+    routing: str  # model | uniform | zipf | replay
     device: str
     protocol: str
     options: dict[str, Any] = field(default_factory=dict)  # the backend's own
@@ -74,6 +75,19 @@ class Cell:
     def twin(self) -> Cell:
         """The autoregressive cell that agrees in all but decoding, block_length, num_steps and stopping."""
         return replace(self, decoding=AUTOREGRESSIVE, block_length=None, num_steps=None, stopping=None)
+
+    @property
+    def drawn(self) -> list[str]:
+        """What of it is drawn instead of computed, in words; no row with any of it is a plain measurement."""
+        experts = {
+            "uniform": "uniform",
+            "zipf": f"zipf with exponent {self.options.get('zipf_exponent')}",
+            REPLAY: f"replayed from {self.options.get('expert_popularity')}",
+        }
+        drawn = [] if self.routing == "model" else [f"experts drawn: {experts.get(self.routing, self.routing)}"]
+        if self.stopping == REPLAY:
+            drawn.append(f"steps drawn from {self.options.get('replay_steps')}")
+        return drawn
 
     @property
     def label(self) -> str:

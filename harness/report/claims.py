@@ -116,7 +116,12 @@ def qualifiers(analysis: Analysis) -> list[str]:
     found = []
     if any(row.is_synthetic for row in analysis.rows):
         found.append("Made-up test data: no number on this page was measured.")
-    if any(row.is_simulated for row in analysis.rows):
+    if drawn := list(dict.fromkeys(what for row in analysis.rows for what in row.cell.drawn)):
+        found.append(
+            f"Simulated: {listed(drawn)}. Times are measured, but for what was drawn instead of what the model would "
+            "choose; the text is nobody's."
+        )
+    if any(row.cell.backend == "fake" for row in analysis.rows):
         found.append("Simulated: the fake backend made up these times; nothing was computed.")
     if not all(run.is_trained for run in analysis.runs.values()):
         found.append(
@@ -258,6 +263,10 @@ def _floors(headline: Headline) -> Tile:
         why = rows[0].missing.get("floor_share", "") if rows else "no cell finished"
         return Tile(name=name, value="unknown", unit="", notes=(why,))
     notes = [listed([side for side, _ in known]), "100 % is a perfect engine that runs one operation after another"]
+    roofs = dict.fromkeys(row.floor_roof for _, row in sides if row is not None and row.floor_roof)
+    notes += [f"roof: {listed(list(roofs))}"] if roofs else []
+    limit = None if headline.diffusion is None else headline.diffusion.value("limit_speedup_vs_ar")
+    notes += [f"speed-up if both ran at their floors: {ratio(limit)}"] if limit is not None else []
     return Tile(name=name, value=" | ".join(percent(share) for _, share in known), unit="", notes=tuple(notes))
 
 

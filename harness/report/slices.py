@@ -128,8 +128,11 @@ def conditions(part: Slice, bands: str) -> str:
     if any(part.is_untrained(row.cell.block_length) for row in part.rows):
         texts.append(f"* not the trained block length {part.run.trained_block_length}")
     texts.append(bands)
-    flags = {"made-up test data": part.rows[0].is_synthetic, "simulated": part.rows[0].is_simulated}
-    return plain("; ".join([*texts, *(f"SYNTHETIC: {flag}" for flag, is_set in flags.items() if is_set)]))
+    texts += ["SYNTHETIC: made-up test data"] if part.rows[0].is_synthetic else []
+    drawn = list(dict.fromkeys(what for row in part.rows for what in row.cell.drawn))
+    simulated = drawn or (["simulated"] if part.rows[0].is_simulated else [])
+    texts += [f"SIMULATED: {short(listed(simulated), 160)}"] if simulated else []
+    return plain("; ".join(texts))
 
 
 def _stragglers(part: Slice) -> str:

@@ -16,6 +16,7 @@ from harness.records.types import Cell
 from harness.report.outcomes import SKIPPED
 from harness.report.slices import Slice, values_of
 from harness.report.wording import listed, plain
+from harness.spec.config import DeviceConfig
 
 # Metrics of the table in column order, with the unit they are shown in. `report --json` has every metric.
 _METRICS: dict[str, tuple[str, str, float]] = {
@@ -33,6 +34,10 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "capped_step_share": ("steps in canvases at the cap", "%", 1e-2),
     "tpf_total": ("tokens per pass", "", 1),
     "floor_share": ("floor share", "%", 1e-2),
+    "measured_floor_share": ("floor share by the measured roof", "%", 1e-2),
+    "mbu": ("bandwidth used", "%", 1e-2),
+    "mfu": ("arithmetic used", "%", 1e-2),
+    "limit_speedup_vs_ar": ("speed-up at the floors", "x", 1),
     "straggler_share": ("lost to stragglers", "%", 1e-2),
     "canvas_fill": ("canvas fill", "%", 1e-2),
     "post_eos_waste": ("post-EOS waste", "%", 1e-2),
@@ -114,6 +119,9 @@ def _columns(analysis: Analysis) -> Iterator[Column]:
     for name, (label, unit, divisor) in _METRICS.items():
         if any(name in row.metrics for row in analysis.rows):
             yield _metric_column(name, f"{label}, {unit}" if unit else label, divisor)
+    for key, title in (("floor_roof", "whose roofs the floor uses"), ("floor_experts", "whose distinct experts")):
+        if len({getattr(row, key) for row in analysis.rows} - {None}) > 1:
+            yield _basis_column(key, title)
     yield Column(key="notes", label="notes", kind="text", title="reasons and marks", value=_notes)
     yield Column(key="cell_id", label="cell id", kind="text", title="as in the records", value=lambda row: row.cell_id)
 
@@ -125,6 +133,10 @@ def _cell_column(key: str) -> Column:
     kind = "count" if key in ("batch_size", "block_length", "num_steps", "prompt_tokens", "output_tokens") else "text"
     label = {"batch_size": "batch", "block_length": "block", "num_steps": "steps"}.get(key, key.replace("_", " "))
     return Column(key=key, label=label, kind=kind, title=key, value=lambda row: read(row.cell), of_cell=read)
+
+
+def _basis_column(key: str, title: str) -> Column:
+    return Column(key=key, label=key.replace("_", " "), kind="text", title=title, value=lambda row: getattr(row, key))
 
 
 def _metric_column(name: str, label: str, divisor: float) -> Column:
@@ -178,7 +190,8 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
     """What was run, as names and values."""
     plan = run.plan
     provenance = plan.get("provenance") or {}
-    cells = [row.cell for row in analysis.rows if row.run_id == run_id]
+    own = [row for row in analysis.rows if row.run_id == run_id]
+    cells = [row.cell for row in own]
     model = plan["model"]
     entries = [
         ("suite", run.suite),
@@ -204,9 +217,21 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         f"{name}: {value}" for r in run.final.values() for one in r.rounds[:1] for name, value in one.resolved.items()
     )
     entries.append(("what really ran", "; ".join(sorted(kernels)) or "no finished round"))
+    for key in ("floor_roof", "floor_experts"):
+        bases = dict.fromkeys(value for row in own if (value := getattr(row, key)))
+        entries.append((key.replace("_", " "), listed(list(bases)) or "no floor"))
+    for environment_id, device in run.measured_roofs.items():
+        entries.append((f"measured roof, {environment_id}", _roof(device)))
     coverage = ", ".join(f"{count} {name}" for name, count in analysis.coverage(run_id).items())
     discarded = [f"{count} x {reason}" for reason, count in sorted(analysis.discarded(run_id).items())]
     return [*entries, ("cells", coverage), ("discarded rounds", "; ".join(discarded) or "none")]
+
+
+def _roof(device: DeviceConfig) -> str:
+    bandwidth = device.bandwidth_bytes_s.value
+    facts = [] if bandwidth is None else [f"reads {bandwidth / 1e9:.4g} GB/s"]
+    rates = {dtype: figure.value for dtype, figure in device.flops_s.items() if figure.value is not None}
+    return ", ".join([*facts, *(f"{dtype} {rate / 1e12:.4g} TFLOP/s" for dtype, rate in rates.items())]) or "none"
 
 
 def _listed_protocol(protocol: dict[str, Any]) -> str:

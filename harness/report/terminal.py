@@ -77,7 +77,7 @@ def _row(part: Slice, batch_size: int) -> tuple[str, ...]:
         "-" if speedup is None else ratio(speedup.value),
         "-" if speedup is None or speedup.n_rounds == 1 else f"{ratio(speedup.low)} to {ratio(speedup.high)}",
         "-" if best is None else str(best.cell.block_length),
-        "-" if best is None else ("<=" if best.cell.stopping == "adaptive" else "") + str(best.cell.num_steps),
+        "-" if best is None else ("" if best.cell.stopping == "fixed" else "<=") + str(best.cell.num_steps),
     )
 
 

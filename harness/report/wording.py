@@ -94,4 +94,4 @@ def interval(summary: Summary, read: Callable[[float], str]) -> str:
 def setting(cell: Cell) -> str:
     """A diffusion cell's block length and steps in words."""
     steps = counted(cell.num_steps or 0, "step")
-    return f"{cell.block_length}-token blocks and {'at most ' if cell.stopping == 'adaptive' else ''}{steps}"
+    return f"{cell.block_length}-token blocks and {'' if cell.stopping == 'fixed' else 'at most '}{steps}"

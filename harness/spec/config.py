@@ -20,9 +20,9 @@ MAX_BLOCK_LENGTH = 1024
 # What each named choice may be today. Every check, help text and error message reads this table.
 CHOICES: dict[str, tuple[str, ...]] = {
     "decoding": ("block_diffusion", "autoregressive"),
-    "stopping": ("fixed", "adaptive"),
+    "stopping": ("fixed", "adaptive", "replay"),
     "eos": ("ignore", "respect"),
-    "routing": ("model",),
+    "routing": ("model", "uniform", "zipf", "replay"),
     "launcher": ("inline",),
     "isolation": ("launch", "process"),
     "dtype": tuple(DTYPE_BYTES),
@@ -269,8 +269,14 @@ def _check_honesty(config: SuiteConfig) -> None:
             f"axes.stopping: adaptive stopping needs trained weights, and model {config.model.name!r} has random ones, "
             "so it would only measure the cap\nuse axes.stopping=[fixed], or model.path=DIR with a trained checkpoint"
         )
-    if "random" in config.axes.prompt_set and "adaptive" in config.axes.stopping:
+    if "adaptive" in config.axes.stopping and config.routing != "model":
+        raise ConfigError(
+            f"routing: {config.routing} draws the experts, so adaptive stopping would judge another model's answers\n"
+            "use routing=model, or axes.stopping=[fixed] or [replay]"
+        )
+    early = [stopping for stopping in config.axes.stopping if stopping != "fixed"]
+    if "random" in config.axes.prompt_set and early:
         raise ConfigError(
             "axes.prompt_set: random token ids never converge, so they go with axes.stopping=[fixed] alone\n"
-            "use one of the text prompt sets for adaptive stopping"
+            f"use one of the text prompt sets for {early[0]} stopping"
         )

@@ -6,32 +6,32 @@ bound: what nothing can beat, max(sum of bytes/bandwidth, sum of FLOPs/rate).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 from engine import config as engine_config
 from engine import cost
 from engine.config import ModelConfig, read_config
-from harness.records.types import Cell
+from harness.records.types import REPLAY, Cell
+from harness.spec import draws, memory
 from harness.spec.config import DTYPE_BYTES, ConfigError, DeviceConfig, ModelSource, check_choice
 
+Shape = ModelConfig  # for analysis, which knows no engine
 PHASES = ("prefill", "denoise", "commit", "decode")
-# Live [rows, vocabulary] planes of the reference sampler: softcapped logits, logits over temperature, probabilities and
-# multinomial's copy in float32; and the self-conditioning input and its softmax in the activation dtype.
-SAMPLER_FLOAT32_PLANES, SAMPLER_ACTIVATION_PLANES = 4, 2
 
 
 @dataclass(kw_only=True, slots=True)
 class Phase:
     """One pass kind of a request: count of passes, and totals over all of them."""
 
-    count: int = 0
+    count: float = 0  # whole, but where it is an expectation
     operations: dict[str, cost.Cost] = field(default_factory=dict)
     floor_s: float | None = None
     operation_floor_s: dict[str, float] = field(default_factory=dict)  # empty where the device has no roofs
 
-    def times(self, count: int) -> Phase:
+    def times(self, count: float) -> Phase:
         """So many of it."""
         return Phase(
             count=self.count * count,
@@ -49,7 +49,7 @@ class Prediction:
     bound_s: float | None
     memory_bytes: int
     missing: dict[str, str]
-    num_steps: int
+    num_steps: float  # of a canvas: the cap, or with stopping=replay the expected longest of the batch's rows
     one_step: dict[str, Phase]  # as if a canvas took one step: thousands of cells share it
 
     @property
@@ -57,7 +57,7 @@ class Prediction:
         return _with_steps(self.one_step, self.num_steps)
 
     @property
-    def passes(self) -> dict[str, int]:
+    def passes(self) -> dict[str, float]:
         counts = {kind: phase.count for kind, phase in self.one_step.items()}
         return {**counts, "denoise": counts["denoise"] * self.num_steps}
 
@@ -85,6 +85,19 @@ def widths_of(cell: Cell) -> cost.Widths:
         kv=DTYPE_BYTES[cell.kv_dtype],
         head=DTYPE_BYTES[cell.head_dtype],
     )
+
+
+def shape_from_json(data: Mapping[str, Any]) -> ModelConfig:
+    """The shape that plan.json holds.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    generation: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in dict(data["generation"]).items()
+    }
+    shape = {**data, "layer_types": tuple(data["layer_types"])}
+    return ModelConfig(**{**shape, "generation": engine_config.GenerationDefaults(**generation)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,29 +148,57 @@ class Roofs:
 
 
 def predict(cell: Cell, shape: ModelConfig, device: DeviceConfig) -> Prediction:
-    """Floors, bound and memory of one whole request of the cell's batch on the device."""
-    dtypes = [_compute_dtype(cell, operation) for operation in cost.OPERATIONS]
-    roofs = Roofs(device.bandwidth_bytes_s.value, tuple(_rate(device, dtype) for dtype in dtypes))
-    missing = {}
-    if not roofs.are_known:
-        unknown = sorted({dtype for dtype, rate in zip(dtypes, roofs.rates, strict=True) if rate is None})
-        lacks = [*(["bandwidth"] if roofs.bandwidth is None else []), *(f"{d} rate" for d in unknown)]
-        missing = {
-            name: f"device {device.name} has no roof: {', '.join(lacks)}"
-            for name in ("floor_s", "bound_s", "predicted_s")
-        }
-    lengths = (cell.prompt_tokens, cell.output_tokens, cell.block_length)
-    one_step = _one_step(shape, widths_of(cell), roofs, cell.batch_size, *lengths)
-    num_steps = cell.num_steps or 1
+    """Floors, bound and memory of one whole request of the cell's batch on the device.
+
+    Raises:
+        ConfigError: what the cell draws its experts or steps from cannot be read.
+    """
+    roofs = roofs_of(cell, device)
+    why_not = missing_roofs(cell, device)
+    one_step = one_step_of(cell, shape, device)
+    num_steps = steps_of(cell)
     phases = _with_steps(one_step, num_steps)
     return Prediction(
-        floor_s=None if missing else sum(phase.floor_s or 0.0 for phase in phases.values()),
-        bound_s=None if missing else _bound(phases, roofs),
-        memory_bytes=memory_bytes(cell, shape),
-        missing=missing,
+        floor_s=None if why_not else sum(phase.floor_s or 0.0 for phase in phases.values()),
+        bound_s=None if why_not else max(moving_and_computing_s(phases.values(), roofs)),
+        memory_bytes=memory.predicted_bytes(cell, shape, widths_of(cell)),
+        missing=dict.fromkeys(("floor_s", "bound_s", "predicted_s"), why_not) if why_not else {},
         num_steps=num_steps,
         one_step=one_step,
     )
+
+
+def roofs_of(cell: Cell, device: DeviceConfig) -> Roofs:
+    """The device's roofs for each operation in the cell's dtypes."""
+    rates = tuple(_rate(device, dtype) for dtype in compute_dtypes(cell))
+    return Roofs(device.bandwidth_bytes_s.value, rates)
+
+
+def missing_roofs(cell: Cell, device: DeviceConfig) -> str:
+    """Why the cell has no floor on this device; "" where it has one."""
+    lacks = ["bandwidth"] if device.bandwidth_bytes_s.value is None else []
+    lacks += [f"{dtype} rate" for dtype in sorted(set(compute_dtypes(cell))) if _rate(device, dtype) is None]
+    return f"device {device.name} has no roof: {', '.join(lacks)}" if lacks else ""
+
+
+def one_step_of(
+    cell: Cell, shape: ModelConfig, device: DeviceConfig, experts_hit: Mapping[str, float] | None = None
+) -> dict[str, Phase]:
+    """The cell's phases as if every canvas took one step.
+
+    experts_hit: pass kind -> distinct experts per layer where they were measured; of other kinds the expectation.
+    """
+    lengths = (cell.prompt_tokens, cell.output_tokens, cell.block_length)
+    measured = tuple(sorted((experts_hit or {}).items()))
+    inclusion = draws.inclusion_of(cell, shape)
+    return _one_step(shape, widths_of(cell), roofs_of(cell, device), cell.batch_size, *lengths, inclusion, measured)
+
+
+def steps_of(cell: Cell) -> float:
+    """Denoise passes a canvas: the cap, or with drawn steps the expected longest of the batch's rows."""
+    if cell.stopping == REPLAY and cell.num_steps is not None:
+        return draws.steps_of(cell).longest(cell.batch_size, cell.num_steps)
+    return cell.num_steps or 1
 
 
 @lru_cache(maxsize=1024)  # cells that differ in steps, stopping, eos or prompts alone make the same passes
@@ -169,8 +210,12 @@ def _one_step(
     prompt_tokens: int,
     output_tokens: int,
     block_length: int | None,
+    inclusion: cost.Inclusion | None,
+    measured: tuple[tuple[str, float], ...],
 ) -> dict[str, Phase]:
     phases = {kind: Phase() for kind in PHASES}
+    expected = lru_cache(partial(cost.distinct_experts, shape, inclusion=inclusion))
+    hits = dict(measured)
     for step in passes_of(prompt_tokens, output_tokens, block_length):
         phase = phases[step.kind]
         phase.count += 1
@@ -181,6 +226,7 @@ def _one_step(
             tokens=step.tokens,
             context=step.context,
             widths=widths,
+            experts_hit=hits.get(step.kind) or expected(batch_size * step.tokens),
             samples=step.samples,
         )
         for name, one in costs.items():
@@ -194,23 +240,13 @@ def _one_step(
     return phases
 
 
-def _with_steps(one_step: dict[str, Phase], num_steps: int) -> dict[str, Phase]:
+def _with_steps(one_step: dict[str, Phase], num_steps: float) -> dict[str, Phase]:
     return {**one_step, "denoise": one_step["denoise"].times(num_steps)}
 
 
-def memory_bytes(cell: Cell, shape: ModelConfig) -> int:
-    """Predicted peak: weights, keys and values, and the largest transient of any pass."""
-    widths = widths_of(cell)
-    positions = cell.prompt_tokens + -(-cell.output_tokens // (cell.block_length or 1)) * (cell.block_length or 1)
-    block = cell.block_length or 1
-    logit_rows = cell.batch_size * block
-    planes = SAMPLER_FLOAT32_PLANES * 4 + SAMPLER_ACTIVATION_PLANES * widths.activation
-    sampler = logit_rows * shape.vocab_size * (planes if cell.block_length else 2 * 4)
-    hidden_rows = cell.batch_size * max(cell.prompt_tokens, block)
-    per_expert_row = 2 * shape.hidden_size + 3 * shape.moe_intermediate_size
-    activations = hidden_rows * (8 * shape.hidden_size + shape.top_k_experts * per_expert_row) * widths.activation
-    cache = cost.kv_bytes(shape, cell.batch_size, positions, widths)
-    return cost.weight_bytes(shape, widths) + cache + max(sampler, activations)
+def compute_dtypes(cell: Cell) -> list[str]:
+    """The dtype that sets the rate of each of cost.OPERATIONS."""
+    return [_compute_dtype(cell, operation) for operation in cost.OPERATIONS]
 
 
 def _compute_dtype(cell: Cell, operation: str) -> str:
@@ -228,6 +264,7 @@ def _rate(device: DeviceConfig, dtype: str) -> float | None:
     return None if figure is None else figure.value
 
 
-def _bound(phases: dict[str, Phase], roofs: Roofs) -> float:
-    seconds = [roofs.seconds(name, total) for phase in phases.values() for name, total in phase.operations.items()]
-    return max(sum(moving for moving, _ in seconds), sum(computing for _, computing in seconds))
+def moving_and_computing_s(phases: Iterable[Phase], roofs: Roofs) -> tuple[float, float]:
+    """Seconds of moving all bytes, and of all arithmetic; the larger one is the bound."""
+    seconds = [roofs.seconds(name, total) for phase in phases for name, total in phase.operations.items()]
+    return sum(moving for moving, _ in seconds), sum(computing for _, computing in seconds)

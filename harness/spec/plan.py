@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
-from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, content_hash
+from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, REPLAY, Cell, content_hash
 from harness.records.types import to_json as cell_to_json
+from harness.spec import draws
 from harness.spec.config import Axes, ConfigError, SuiteConfig, shard_of
 from harness.spec.data import RANDOM_IDS, PromptSet, load_prompts
 from harness.spec.floor import Prediction, predict, shape_of
@@ -32,7 +33,7 @@ class PlannedCell:
     twin_id: str | None  # the autoregressive cell it is compared with; None for that one itself
     prediction: Prediction
     predicted_s: float | None  # to measure it: the least warm-up and rounds, and counters, of all launches
-    floor_basis: str  # exact | cap: an early stop can only make it cheaper
+    floor_basis: str  # exact | cap: an early stop can only make it cheaper | expected: over the steps that are drawn
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell_id", self.cell.cell_id)
@@ -154,7 +155,11 @@ def _grid(config: SuiteConfig) -> Iterator[Cell]:
         "routing": config.routing,
         "device": config.device.name,
         "protocol": config.protocol.name,
-        "options": {"window": config.model.window, **config.options},
+        "options": {
+            "window": config.model.window,
+            **draws.defaults(config.axes.stopping, config.routing),
+            **config.options,
+        },
     }
     for values in itertools.product(*(getattr(config.axes, name) for name in names)):
         cell = Cell(**common, **dict(zip(names, values, strict=True)))
@@ -174,7 +179,7 @@ def _planned(cell: Cell, config: SuiteConfig, prediction: Prediction) -> Planned
         twin_id=None if cell.decoding == AUTOREGRESSIVE else cell.twin.cell_id,
         prediction=prediction,
         predicted_s=None if prediction.floor_s is None else requests * prediction.floor_s / ASSUMED_FLOOR_SHARE,
-        floor_basis="exact" if exact else "cap",
+        floor_basis="exact" if exact else "expected" if cell.stopping == REPLAY and cell.eos == "ignore" else "cap",
     )
 
 
@@ -212,11 +217,19 @@ def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
             "isolation": plan.config.isolation,
             "seed": plan.config.seed,
             "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
+            **_drawn_from(plan),
             **provenance,
         },
         length=12,
     )
     return replace(plan, run_id=run_id, provenance=provenance)
+
+
+def _drawn_from(plan: Plan) -> dict[str, Any]:
+    """Hashes of the files that steps and experts are drawn from; nothing where nothing is drawn."""
+    options = plan.cells[0].cell.options if plan.cells else {}
+    hashes = draws.content_hashes(options)
+    return {"drawn_from": hashes} if hashes else {}
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -233,11 +246,13 @@ def to_json(plan: Plan) -> dict[str, Any]:
             **asdict(config.model),
             "trained": config.model.is_trained,
             "trained_canvas_length": plan.shape.canvas_length,
+            "shape": asdict(plan.shape),
         },
         "protocol": asdict(config.protocol),
         "isolation": config.isolation,
         "seed": config.seed,
         "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
+        **_drawn_from(plan),
         "provenance": plan.provenance,
         "predicted_s": plan.predicted_s,
         "cells": [{**_planned_json(p), "share": shares[p.group_id]} for p in plan.cells],

@@ -300,6 +300,7 @@ def test_what_is_no_share_is_missing(share: tuple[float, float]) -> None:
 
 def test_every_metric_is_recomputed_here() -> None:
     elsewhere = {"cpu_speedup_vs_ar", "cold_s"}  # test_two_clocks.py
+    elsewhere |= {"measured_floor_share", "bound_share", "mbu", "mfu", "limit_speedup_vs_ar"}  # test_measured_floors.py
     assert set(METRICS) == {*EXPECTED, *SHARES, *COUNTED, *elsewhere, "speedup_vs_ar", "distinct_experts"}
 
 
@@ -328,8 +329,6 @@ def measured_round(**changes: Any) -> tuple[Any, CellPlan]:
         ("time_to_64_s", {"useful_tokens": (63,)}, "fewer than 64 useful tokens"),
         ("step_s", {"step_s": (), "missing": {"step_s": "a server counts no steps"}}, "a server counts no steps"),
         ("device_s", {"device_s": None, "missing": {"device_s": "no GPU"}}, "no GPU"),
-        ("floor_share", {"passes": {"verify": 3}}, "no verify pass"),
-        ("floor_share", {"passes": {}}, "the backend counted no passes"),
         ("straggler_share", {"useful_tokens": (), "steps_per_canvas": ()}, "no step counts"),
         ("canvas_fill", {"steps_per_canvas": (), "missing": {"steps_per_canvas": "a server"}}, "a server"),
         ("post_eos_waste", {"raw_tokens": 0}, "no value"),

@@ -102,14 +102,6 @@ def step_s(round: Round, planned: CellPlan) -> float:
     return median(round.step_s)
 
 
-@metric(unit="share", better="higher", kind="time")
-def floor_share(round: Round, planned: CellPlan) -> float:
-    """Floor of the passes that were executed (floor of a pass kind / planned count x executed count) / wall time."""
-    if not round.passes:
-        raise Missing(round.missing.get("passes", "the backend counted no passes"))
-    return sum(_floor_of(kind, count, planned) for kind, count in round.passes.items() if count) / round.wall_s
-
-
 @metric(unit="s", better="lower", kind="time")
 def device_s(round: Round, planned: CellPlan) -> float:
     """Time of the whole request between two device events."""
@@ -143,12 +135,3 @@ def _time_to(count: int, round: Round, planned: CellPlan) -> float:
     if block >= len(round.block_s):
         raise Missing("no time for the block that brings it")
     return round.block_s[block]
-
-
-def _floor_of(kind: str, executed: int, planned: CellPlan) -> float:
-    phase = planned.phases.get(kind) or {}
-    if not phase.get("count"):
-        raise Missing(f"the plan holds no {kind} pass, so that pass has no floor")
-    if phase.get("floor_s") is None:
-        raise Missing(planned.missing.get("floor_s", "the device has no roofs"))
-    return float(phase["floor_s"]) / int(phase["count"]) * executed

@@ -15,24 +15,28 @@ from engine import api, ranges
 from engine.config import ModelConfig
 from engine.moe import gemm_name
 from engine.observe import MOST_ROWS, observe
+from engine.routing import Routing, drawn
 from engine.sampling import SAMPLERS
 from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
-from harness.records.types import AUTOREGRESSIVE, Cell
+from harness.records.types import AUTOREGRESSIVE, REPLAY, Cell
+from harness.spec import draws
 from harness.spec.config import ConfigError, DeviceConfig, ModelSource
 
 _DTYPES = ("float32", "bfloat16")
-_OPTIONS = {"window", "sampler"}
+_OPTIONS = {"window", "sampler", *draws.OPTIONS}
 _MOST_LOGITS = 2**26  # at once, when answers are scored: 256 MiB in float32
 _MARKS = {stage: ranges.Range(f"bench.{stage}", "harness", 1) for stage in ("warmup", "measure", "profile")}
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """B rows of T prompt ids on the device, padded on the left, and the generator that every draw comes from."""
+    """B rows of T prompt ids on the device, padded on the left, and all that the request draws from."""
 
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
     generator: torch.Generator
+    routing: Routing | None  # None: the router decides
+    replay_steps_BC: torch.Tensor | None  # None: nothing is replayed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,23 @@ class ReferenceBackend:
     def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> _Prepared:
         ids_BT, mask_BT = self._random_ids(cell, seed) if not texts else self._text_ids(cell, texts)
         generator = torch.Generator(device=self._device).manual_seed(seed)
-        return _Prepared(ids_BT.to(self._device), mask_BT.to(self._device), generator)
+        return _Prepared(
+            ids_BT.to(self._device),
+            mask_BT.to(self._device),
+            generator,
+            self._routing(cell, seed),
+            self._replay_steps(cell, seed),
+        )
+
+    def _routing(self, cell: Cell, seed: int) -> Routing | None:
+        weights = draws.expert_weights(cell, self._model.config)
+        return None if weights is None else Routing(weights, self._model.config.num_layers, seed, self._device)
+
+    def _replay_steps(self, cell: Cell, seed: int) -> torch.Tensor | None:
+        if cell.stopping != REPLAY or cell.num_steps is None or cell.block_length is None:
+            return None
+        canvases = -(-cell.output_tokens // cell.block_length)
+        return torch.tensor(draws.steps_of(cell).draw(cell.batch_size, canvases, cell.num_steps, seed))
 
     def generate(self, cell: Cell, prepared: _Prepared) -> Answer:
         on_gpu = self._device.type == "cuda"
@@ -175,6 +195,10 @@ class ReferenceBackend:
         return kernels if cell.decoding == AUTOREGRESSIVE else {**kernels, **diffusion}
 
     def _request(self, cell: Cell, prepared: _Prepared) -> api.Generation:
+        with drawn(self._model, prepared.routing):
+            return self._generated(cell, prepared)
+
+    def _generated(self, cell: Cell, prepared: _Prepared) -> api.Generation:
         return api.generate(  # autoregressive decoding reads none of the arguments that only a canvas has
             self._model,
             prepared.ids_BT,
@@ -187,6 +211,7 @@ class ReferenceBackend:
             num_steps=cell.num_steps,
             stopping=cell.stopping,
             sampler=_sampler(cell),
+            replay_steps_BC=prepared.replay_steps_BC,
         )
 
     def _random_ids(self, cell: Cell, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -109,7 +109,7 @@ def _panel(axes: Axes, part: Slice, grid: _Grid, num_steps: int, scale: float, *
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    bound = "at most " if part.stopping == "adaptive" else ""
+    bound = "" if part.stopping == "fixed" else "at most "
     axes.set_title(f"{bound}{counted(num_steps, 'step')}", fontsize=10, loc="left", pad=4)
     axes.set_xlabel("batch size", fontsize=9)
     if is_first:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.report.figures import (
+    assumptions,
     canvases,
     content,
     heat_map,
@@ -26,5 +27,6 @@ FIGURES = (
     FigureKind(name="canvases", question=canvases.QUESTION, draw=canvases.canvases),
     FigureKind(name="content", question=content.QUESTION, draw=content.content, is_wide=True),
     FigureKind(name="settling", question=settling.QUESTION, draw=settling.settling, is_wide=True),
+    FigureKind(name="assumptions", question=assumptions.QUESTION, draw=assumptions.assumptions, is_wide=True),
     FigureKind(name="waste", question=waste.QUESTION, draw=waste.waste, is_wide=True),
 )

@@ -69,7 +69,7 @@ def _draw(axes: Axes, part: Slice, rows: Sequence[CellRow], twin: CellRow | None
         axes.axhspan(summary.minimum, summary.maximum, color=svg.AUTOREGRESSIVE, alpha=0.18, linewidth=0)
         axes.plot([min(every_count)], [summary.value], "s", color=svg.AUTOREGRESSIVE, markersize=6)
         ends.append((max(every_count), summary.value, "autoregressive", svg.INK))
-    bound = "at most so many " if part.stopping == "adaptive" else ""
+    bound = "" if part.stopping == "fixed" else "at most so many "
     log2_axis(axes, every_count, f"{bound}denoising steps per canvas, at batch {rows[0].cell.batch_size}")
     log_axis(axes, "useful tokens per second, whole batch")
     end_labels(axes, ends)

@@ -73,7 +73,7 @@ def _plot(axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool) -> tup
     colour, line_style, marker, label = svg.AUTOREGRESSIVE, "--", "s", "autoregressive"
     if first.block_length is not None:
         colour, line_style, marker = svg.DIFFUSION, "-", "o"
-        steps = f"{'<=' if first.stopping == 'adaptive' else ''}{first.num_steps} steps"
+        steps = f"{'' if first.stopping == 'fixed' else '<='}{first.num_steps} steps"
         label = f"block {part.block_label(first.block_length)}" + (f", {steps}" if is_main else "")
     width, size, alpha = (2.2, 6.0, 1.0) if is_main else (1.1, 3.5, 0.55)
     axes.plot(batches, values, line_style, color=colour, marker=marker, linewidth=width, markersize=size, alpha=alpha)

@@ -48,12 +48,12 @@ def waste(part: Slice, name: str) -> Figure:
 
 
 def _lines(part: Slice) -> dict[str, list[CellRow]]:
-    """What a line is called -> its rows: adaptive and fixed stopping, and autoregressive decoding."""
+    """What a line is called -> its rows: each stopping rule, and autoregressive decoding."""
     lines: dict[str, list[CellRow]] = {}
     known = measured(part.diffusion)
     blocks = {row.cell.block_length or 0 for row in known}
     block = max(blocks, key=lambda length: (not part.is_untrained(length), length), default=0)
-    for stopping in ("adaptive", "fixed"):
+    for stopping in ("adaptive", "replay", "fixed"):
         rows = [row for row in known if (row.cell.stopping, row.cell.block_length) == (stopping, block)]
         most = max((row.cell.num_steps or 0 for row in rows), default=0)
         if rows:
@@ -73,6 +73,7 @@ def _points(rows: list[CellRow], metric: str) -> Points:
 def _panel(axes: Axes, lines: dict[str, list[CellRow]], metric: str) -> None:
     styles = {
         "adaptive": ("-", ADAPTIVE_MARKER, svg.DIFFUSION),
+        "replay": ("-.", "^", svg.DIFFUSION),
         "fixed": ("-", "o", svg.DIFFUSION),
         "autoregressive": ("--", "s", svg.AUTOREGRESSIVE),
     }

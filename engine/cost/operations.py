@@ -4,10 +4,10 @@ Legend: B batch, T new positions, M = B*T rows, C cached positions (context), H 
 k experts per token, I expert width, D dense width.
 
 Conventions. Bytes are compulsory traffic: each weight once, each matrix product's input once and its output once. A
-multiply and an add are two FLOPs. The routing term counts the distinct experts that M rows hit; the expectation under
-uniform routing is E*(1 - (1 - k/E)^M), and a measured count can be given instead. Attention counts the keys that the
-window form of transformers' sdpa path makes visible (the last window-1 cached keys and all new ones), without a causal
-discount. The sampler is the fused one: it reads float32 logits twice and writes bfloat16 probabilities.
+multiply and an add are two FLOPs. The routing term counts the distinct experts that M rows hit: expected ones (uniform
+routing: E*(1 - (1 - k/E)^M), else popularity.py), or a measured count. Attention counts the keys that the window form
+of transformers' sdpa path makes visible (the last window-1 cached keys and all new ones), without a causal discount.
+The sampler is the fused one: it reads float32 logits twice and writes bfloat16 probabilities.
 Decoding structure: transformers, models/diffusion_gemma/modeling_diffusion_gemma.py and generation_diffusion_gemma.py.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.config import ModelConfig
+from engine.cost.popularity import Inclusion
 
 OPERATIONS = (
     "soft_embedding",
@@ -52,13 +53,19 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(bytes=self.bytes + other.bytes, flops=self.flops + other.flops)
 
-    def times(self, count: int) -> Cost:
+    def times(self, count: float) -> Cost:
         return Cost(bytes=self.bytes * count, flops=self.flops * count)
 
 
-def distinct_experts(config: ModelConfig, rows: int) -> float:
-    """Expected number of distinct experts that `rows` tokens hit in one layer under uniform routing."""
-    return config.num_experts * (1 - (1 - config.top_k_experts / config.num_experts) ** rows)
+def distinct_experts(config: ModelConfig, rows: int, inclusion: Inclusion | None = None) -> float:
+    """Expected number of distinct experts that `rows` tokens hit in a layer, mean over layers.
+
+    Tokens choose independently, so an expert that a token includes with probability p is hit by M of them with
+    probability 1 - (1 - p)^M. None is uniform routing, where every p is k/E.
+    """
+    uniform = ((config.top_k_experts / config.num_experts,) * config.num_experts,)
+    layers = uniform if inclusion is None else inclusion
+    return sum(1 - (1 - p) ** rows for layer in layers for p in layer) / len(layers)
 
 
 def attention_parameters(config: ModelConfig) -> int:
@@ -86,13 +93,13 @@ def weight_bytes(config: ModelConfig, widths: Widths) -> int:
     return sum(n * (widths.head if part == "embedding" else widths.weight) for part, n in parameters(config).items())
 
 
-def kv_bytes(config: ModelConfig, batch_size: int, context: int, widths: Widths) -> int:
-    """Bytes of keys and values of `context` positions when every layer keeps all of them."""
-    per_position = 2 * (
-        config.num_sliding_layers * config.num_kv_heads * config.head_dim
-        + config.num_full_layers * config.global_num_kv_heads * config.global_head_dim
+def kv_bytes(config: ModelConfig, batch_size: int, *, sliding: int, full: int, widths: Widths) -> int:
+    """Bytes of keys and values when sliding layers have room for so many positions, and full ones for so many."""
+    elements = (
+        config.num_sliding_layers * config.num_kv_heads * config.head_dim * sliding
+        + config.num_full_layers * config.global_num_kv_heads * config.global_head_dim * full
     )
-    return batch_size * context * per_position * widths.kv
+    return 2 * batch_size * elements * widths.kv
 
 
 def _backbone(

@@ -1,0 +1,133 @@
+"""What routing and step counts do to the speed-up, predicted: both decoders at their floors, one assumption at a time.
+
+Nothing here is measured. A speed-up at the floors is useful tokens per second of floor against those of the
+autoregressive twin, with the device file's roofs or those that were measured on the run's machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import comb
+from typing import Any
+
+from harness.analysis.floors import DATASHEET, MEASURED
+from harness.analysis.metrics.registry import Missing
+from harness.analysis.run_data import Run
+from harness.records.types import REPLAY, Cell
+from harness.spec import draws, floor
+from harness.spec.config import DeviceConfig
+from harness.spec.floor import Phase, Shape
+
+# Routing -> how its cells differ.
+ROUTINGS: dict[str, dict[str, Any]] = {
+    "uniform": {"routing": "uniform"},
+    "zipf 0.5": {"routing": "zipf", "options": {draws.EXPONENT_OPTION: 0.5}},
+    "zipf 1": {"routing": "zipf", "options": {draws.EXPONENT_OPTION: 1.0}},
+}
+
+Points = list[tuple[int, float]]  # (batch, speed-up at the floors, or a share)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assumptions:
+    """By batch. `histogram` names the steps that are replayed, up to `cap`; `roof` says whose roofs these are."""
+
+    cell: Cell
+    roof: str
+    histogram: str
+    cap: int
+    routings: Mapping[str, Points]
+    fixed: Points  # the cell's own steps in every row
+    replayed: Points  # a static batch, which runs until its longest row is done
+    compacted: Points  # rows leave when they are done
+    straggler_share: Points  # of the static batch's steps, those for rows that are done; with compaction there are none
+    saved_share: Points  # of the static batch's floor, what compaction would save
+
+
+def assumptions_of(run: Run, cell: Cell, batch_sizes: Sequence[int]) -> Assumptions:
+    """Around a block-diffusion cell of the run.
+
+    Raises:
+        Missing: no roofs in the cell's dtypes are known, or the plan holds no shape.
+    """
+    if run.shape is None:
+        raise Missing("the run's plan is of an earlier version, which does not hold the model's shape")
+    device, roof = _device(run, cell)
+    cap = max(cell.num_steps or 1, run.shape.generation.max_denoising_steps)
+    options = {draws.STEPS_OPTION: "diffusiongemma_evals", **cell.options}
+    plain = replace(cell, stopping="fixed", routing="uniform", options=options)
+    predicted = _Floors(run.shape, device)
+    steps = draws.steps_of(plain)
+    found: dict[str, Points] = {name: [] for name in ("fixed", "replayed", "compacted", "stragglers", "saved")}
+    routings: dict[str, Points] = {name: [] for name in ROUTINGS}
+    for batch_size in batch_sizes:
+        one = replace(plain, batch_size=batch_size)
+        for name, changes in ROUTINGS.items():
+            routed = replace(one, **{**changes, "options": {**options, **changes.get("options", {})}})
+            routings[name].append((batch_size, predicted.twin_s(routed) / predicted.static_s(routed)))
+        longest = predicted.static_s(replace(one, stopping=REPLAY, num_steps=cap))
+        compacted = predicted.compacted_s(one, steps.still_active(cap))
+        twin_s = predicted.twin_s(one)
+        found["fixed"].append((batch_size, twin_s / predicted.static_s(one)))
+        found["replayed"].append((batch_size, twin_s / longest))
+        found["compacted"].append((batch_size, twin_s / compacted))
+        found["stragglers"].append((batch_size, steps.straggler_share(batch_size, cap)))
+        found["saved"].append((batch_size, 1 - compacted / longest))
+    return Assumptions(
+        cell=plain,
+        roof=roof,
+        histogram=str(options[draws.STEPS_OPTION]),
+        cap=cap,
+        routings=routings,
+        fixed=found["fixed"],
+        replayed=found["replayed"],
+        compacted=found["compacted"],
+        straggler_share=found["stragglers"],
+        saved_share=found["saved"],
+    )
+
+
+def _device(run: Run, cell: Cell) -> tuple[DeviceConfig, str]:
+    """Roofs for the cell, and whose they are."""
+    why = floor.missing_roofs(cell, run.device)
+    if not why:
+        return run.device, DATASHEET
+    for device in run.measured_roofs.values():
+        if not floor.missing_roofs(cell, device):
+            return device, MEASURED
+    raise Missing(f"{why}, and none was measured")
+
+
+@dataclass(frozen=True, slots=True)
+class _Floors:
+    """Seconds of whole requests on one device."""
+
+    shape: Shape
+    device: DeviceConfig
+
+    def twin_s(self, cell: Cell) -> float:
+        return _seconds(floor.one_step_of(cell.twin, self.shape, self.device))
+
+    def static_s(self, cell: Cell) -> float:
+        """A static batch, whose every canvas takes the steps of its longest row."""
+        return _seconds(floor.one_step_of(cell, self.shape, self.device), floor.steps_of(cell))
+
+    def compacted_s(self, cell: Cell, still_active: Sequence[float]) -> float:
+        """Rows leave when they are done: the n-th step runs for as many as still take it, a binomial number."""
+        phases = floor.one_step_of(cell, self.shape, self.device)
+        of_rows = [0.0] + [
+            floor.one_step_of(replace(cell, batch_size=rows), self.shape, self.device)["denoise"].floor_s or 0.0
+            for rows in range(1, cell.batch_size + 1)
+        ]
+        B = cell.batch_size
+        steps_s = sum(
+            comb(B, rows) * p**rows * (1 - p) ** (B - rows) * of_rows[rows]
+            for p in (min(active, 1.0) for active in still_active)
+            for rows in range(B + 1)
+        )
+        return _seconds({kind: phase for kind, phase in phases.items() if kind != "denoise"}) + steps_s
+
+
+def _seconds(phases: Mapping[str, Phase], steps: float = 1.0) -> float:
+    return sum((phase.floor_s or 0.0) * (steps if kind == "denoise" else 1) for kind, phase in phases.items())

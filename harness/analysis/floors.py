@@ -1,0 +1,130 @@
+"""The floor of what a record really executed: its passes, the experts that it read, and the roofs that are known.
+
+A plan's floors use the device file's roofs and expected experts. A record knows more: which passes ran, how many
+distinct experts they hit, and, where a probe ran (harness/measuring/roof.py), what the machine itself can do. The
+executed passes of a kind cost the mean of the planned ones, whose contexts differ a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+
+from harness.analysis.metrics.registry import Missing
+from harness.analysis.run_data import CellPlan, Run
+from harness.records.types import Record
+from harness.spec import draws, floor
+from harness.spec.config import ConfigError, DeviceConfig
+
+DATASHEET, MEASURED = "datasheet", "measured"
+
+
+@dataclass(frozen=True, slots=True)
+class PassFloor:
+    """Seconds of one pass: a perfect engine's, those of moving its bytes, and those of its arithmetic."""
+
+    floor_s: float
+    moving_s: float | None  # None: a plan of an earlier version, which does not say
+    computing_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """Of one record, by one device's roofs. `roof`: datasheet or measured; `experts`: whose count the bytes hold."""
+
+    roof: str
+    experts: str  # measured | uniform | zipf | replay: the latter three are expectations
+    passes: Mapping[str, PassFloor]
+
+    def floor_s(self, executed: Mapping[str, int]) -> float:
+        """Of so many passes of each kind.
+
+        Raises:
+            Missing: a kind that the plan does not hold.
+        """
+        return sum(one.floor_s * count for one, count in self._of(executed))
+
+    def moving_and_computing_s(self, executed: Mapping[str, int]) -> tuple[float, float]:
+        """Of so many passes of each kind; raises Missing as floor_s does."""
+        moving = computing = 0.0
+        for one, count in self._of(executed):
+            if one.moving_s is None or one.computing_s is None:
+                raise Missing("the run's plan is of an earlier version, which does not hold the model's shape")
+            moving, computing = moving + one.moving_s * count, computing + one.computing_s * count
+        return moving, computing
+
+    def _of(self, executed: Mapping[str, int]) -> list[tuple[PassFloor, int]]:
+        if not executed:
+            raise Missing("the backend counted no passes")
+        for kind, count in executed.items():
+            if count and kind not in self.passes:
+                raise Missing(f"the plan holds no {kind} pass, so that pass has no floor")
+        return [(self.passes[kind], count) for kind, count in executed.items() if count]
+
+
+def floors_of(record: Record, planned: CellPlan, run: Run) -> Floors:
+    """By the data sheet's roofs, or where the device file has none by those that were measured on the machine.
+
+    Raises:
+        Missing: neither is known.
+    """
+    if not floor.missing_roofs(planned.cell, run.device) or run.shape is None:
+        return _floors(record, planned, run, run.device, DATASHEET)
+    return measured_floors_of(record, planned, run)
+
+
+def measured_floors_of(record: Record, planned: CellPlan, run: Run) -> Floors:
+    """By the roofs that were measured on the record's machine.
+
+    Raises:
+        Missing: there are none, or not in the cell's dtypes.
+    """
+    device = run.measured_roofs.get(record.environment_id)
+    if device is None or run.shape is None:
+        why = floor.missing_roofs(planned.cell, run.device)
+        raise Missing(f"{why}, and none was measured" if why else "no roof was measured on this machine")
+    return _floors(record, planned, run, device, MEASURED)
+
+
+def experts_hit_of(record: Record) -> dict[str, float]:
+    """Pass kind -> distinct experts per layer that the counting round saw, mean over passes and layers."""
+    found: dict[str, list[float]] = {}
+    for kind, layers in zip(record.counters.get("kinds", ()), record.counters.get("expert_hits", ()), strict=False):
+        if layers:
+            found.setdefault(kind, []).append(mean(layers))
+    return {kind: mean(hits) for kind, hits in found.items()}
+
+
+def _floors(record: Record, planned: CellPlan, run: Run, device: DeviceConfig, roof: str) -> Floors:
+    if run.shape is None:
+        return Floors(roof, draws.UNIFORM, _as_planned(planned))
+    why = floor.missing_roofs(planned.cell, device)
+    if why:
+        raise Missing(why)
+    hits = experts_hit_of(record)
+    try:
+        phases = floor.one_step_of(planned.cell, run.shape, device, hits)
+    except ConfigError as error:  # the file that experts were drawn from is not here any more
+        raise Missing(str(error).splitlines()[0]) from None
+    roofs = floor.roofs_of(planned.cell, device)
+    passes = {}
+    for kind, phase in phases.items():
+        if phase.count:
+            moving, computing = floor.moving_and_computing_s([phase], roofs)
+            passes[kind] = PassFloor(
+                (phase.floor_s or 0.0) / phase.count, moving / phase.count, computing / phase.count
+            )
+    expected = draws.UNIFORM if planned.cell.routing == "model" else planned.cell.routing
+    return Floors(roof, MEASURED if hits else expected, passes)
+
+
+def _as_planned(planned: CellPlan) -> dict[str, PassFloor]:
+    """The floors of a plan of an earlier version."""
+    passes = {}
+    for kind, phase in planned.phases.items():
+        if phase.get("count"):
+            if phase.get("floor_s") is None:
+                raise Missing(planned.missing.get("floor_s", "the device has no roofs"))
+            passes[kind] = PassFloor(float(phase["floor_s"]) / phase["count"], None, None)
+    return passes

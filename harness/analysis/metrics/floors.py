@@ -1,0 +1,57 @@
+"""How far a cell is from what the hardware allows: by the executed passes, the experts read, and the roofs known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.analysis.metrics.registry import Missing, metric
+from harness.records.types import Round
+
+if TYPE_CHECKING:
+    from harness.analysis.floors import Floors
+
+
+@metric(unit="share", better="higher", kind="time", scope="floor")
+def floor_share(round: Round, floors: Floors) -> float:
+    """Floor of the passes that were executed (mean floor of a planned pass of the kind x executed count) / wall time.
+
+    Roofs are the device file's, or where it has none those that were measured; distinct experts are those that the
+    counting round saw, else the expectation.
+    """
+    return floors.floor_s(round.passes) / round.wall_s
+
+
+@metric(unit="share", better="higher", kind="time", scope="measured_floor")
+def measured_floor_share(round: Round, floors: Floors) -> float:
+    """floor_share by the roofs that a probe measured on this machine, whatever the device file says."""
+    return floors.floor_s(round.passes) / round.wall_s
+
+
+@metric(unit="share", better="higher", kind="time", scope="floor")
+def bound_share(round: Round, floors: Floors) -> float:
+    """Bound of the executed passes / wall time: the larger of mbu and mfu."""
+    return max(floors.moving_and_computing_s(round.passes)) / round.wall_s
+
+
+@metric(unit="share", better="higher", kind="time", scope="floor")
+def mbu(round: Round, floors: Floors) -> float:
+    """Memory bandwidth utilisation: compulsory bytes of the executed passes / wall time / the roof's bandwidth."""
+    return floors.moving_and_computing_s(round.passes)[0] / round.wall_s
+
+
+@metric(unit="share", better="higher", kind="time", scope="floor")
+def mfu(round: Round, floors: Floors) -> float:
+    """Arithmetic utilisation: FLOPs of the executed passes, each at the rate of its dtype, / wall time."""
+    return floors.moving_and_computing_s(round.passes)[1] / round.wall_s
+
+
+@metric(unit="x", better="higher", kind="time", scope="floor_pair")
+def limit_speedup_vs_ar(round: Round, floors: Floors, twin: Round, twin_floors: Floors) -> float:
+    """Limit to limit: useful tokens per second of floor / those of the twin, as if both ran at their floors.
+
+    speedup_vs_ar = limit_speedup_vs_ar x floor_share / the twin's: what is above this one is a weak baseline.
+    """
+    if floors.roof != twin_floors.roof:
+        raise Missing("the floors of the two are by different roofs")
+    own = sum(round.useful_tokens) / floors.floor_s(round.passes)
+    return own / (sum(twin.useful_tokens) / twin_floors.floor_s(twin.passes))
