@@ -28,9 +28,8 @@ from engine.kernels.arithmetic import dot, rounded
 
 FORMS = ("causal", "canvas", "symmetric")
 _KEY_TILE_BYTES = 32768  # of keys, and as many of values
-_QUERY_TILE_BYTES = (
-    65536  # with two stages of both 192 KiB; compiled, at most that of an H100's 227, 137 of an A100's 163
-)
+# Two stages of both and the queries: at most 192 KiB as compiled for an H100, which has 227 (A100: 137 of 163).
+_QUERY_TILE_BYTES = 65536
 _PROGRAMS_WANTED = 256  # about two per SM of an H100
 _MOST_PARTS = 32
 
