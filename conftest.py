@@ -7,6 +7,9 @@ from collections.abc import Generator
 
 import pytest
 
+# Triton reads it once, when it is imported, which other packages do too. 0 runs the tests of kernels on a GPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
