@@ -44,6 +44,7 @@ class Run:
     final: dict[tuple[str, int], Record]  # (cell_id, launch) -> the latest attempt's record
     by_process: dict[tuple[str, int, str], Record]  # (cell_id, launch, worker) -> what that process measured, if ok
     most_steps: dict[str, CellPlan]  # steps_key -> of the cells that it holds together, the one with the most steps
+    fewest_options: dict[str, CellPlan]  # options_key -> likewise, the one that sets the fewest options
     environments: dict[str, Environment]
     warnings: tuple[str, ...]
     machine_warnings: tuple[str, ...]  # what doctor did not find in order when the run began
@@ -101,6 +102,9 @@ def load_run(run_dir: Path) -> Run:
         final=final,
         by_process={(r.cell_id, r.launch, r.worker): r for r in oldest_first},
         most_steps=_most_steps(cells),
+        fewest_options={
+            options_key(one.cell): one for one in sorted(cells, key=lambda one: -len(one.cell.options))
+        },
         environments=environments,
         warnings=(
             *_elsewhere(plan, len(planned) - len(cells)),
@@ -114,6 +118,11 @@ def load_run(run_dir: Path) -> Run:
 def steps_key(cell: Cell) -> str:
     """Equal for cells that differ in num_steps alone."""
     return canonical_json(to_json(replace(cell, num_steps=None)))
+
+
+def options_key(cell: Cell) -> str:
+    """Equal for cells that differ in options alone."""
+    return canonical_json(to_json(replace(cell, options={})))
 
 
 def _most_steps(cells: Sequence[CellPlan]) -> dict[str, CellPlan]:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from harness.analysis.metrics import Metric, Missing
-from harness.analysis.run_data import CellPlan, Run, steps_key
+from harness.analysis.run_data import CellPlan, Run, options_key, steps_key
 from harness.analysis.summary import Share, Summary, summarise, summarise_share
 from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
 
@@ -65,8 +65,9 @@ def inputs_of(metric: Metric, planned: CellPlan, record: Record, run: Run) -> It
         yield record, planned
     elif metric.scope == "most_steps":
         yield record, most_steps_record(record, planned, run)
-    elif metric.scope == "pair":
-        twin = twin_record(record, planned, run)
+    elif metric.scope in ("pair", "options"):
+        other_record = twin_record if metric.scope == "pair" else default_record
+        twin = other_record(record, planned, run)
         by_index = {round.index: round for round in twin.rounds}
         for round in record.rounds:
             other = by_index.get(round.index)
@@ -91,6 +92,21 @@ def most_steps_record(record: Record, planned: CellPlan, run: Run) -> Record:
     other = run.final.get((most.cell_id, record.launch))
     if other is None or other.status != "ok":
         raise Missing(f"the cell with the most steps ({most.cell.num_steps}) gave nothing in this launch")
+    return other
+
+
+def default_record(record: Record, planned: CellPlan, run: Run) -> Record:
+    """What the same process measured of the cell that differs in options alone and sets the fewest of them.
+
+    Raises:
+        Missing: there is none, or it gave nothing in this process.
+    """
+    default = run.fewest_options[options_key(planned.cell)]
+    if default.cell_id == planned.cell_id:
+        raise Missing("no cell differs from it in having fewer options")
+    other = run.by_process.get((default.cell_id, record.launch, record.worker))
+    if other is None:
+        raise Missing("the cell without its options was not measured in the same process")
     return other
 
 
