@@ -50,7 +50,8 @@ def load(
             `generate` reads them from model.choices, which can be set between calls.
 
     Raises:
-        ValueError: unknown source, device, dtype, window or option; files that are missing, broken or of another architecture.
+        ValueError: unknown source, device, dtype, window or option; files that are missing, broken or of
+            another architecture.
     """
     torch_dtype, target = checks.dtype(dtype), checks.device(device)
     checks.known("window", window, WINDOW_FORMS)

@@ -54,8 +54,10 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.
 
 
 def unit(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) in float32, in four operations: that root is the hypotenuse of |x| / sqrt(D), sqrt(eps)."""
+    """x / sqrt(mean(x^2) + eps) in float32: that root is the hypotenuse of |x| / sqrt(D) and sqrt(eps)."""
     x32 = x.float()
+    if torch.compiler.is_compiling():  # which fuses the formula, and cannot follow a cache
+        return F.rms_norm(x32, x.shape[-1:], None, eps)
     length = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
     return x32 / torch.hypot(length.mul_(x.shape[-1] ** -0.5), _scalar(eps**0.5))
 
@@ -169,7 +171,8 @@ class Attention(nn.Module):
         self.q_norm = Norm(self.head_dim, self.eps)
         self.k_norm = Norm(self.head_dim, self.eps)
         self._q, self._k = Weight(lambda: self.q_proj.weight), Weight(lambda: self.k_proj.weight)
-        self._v = None if full else Weight(lambda: self.v_proj.weight)
+        v_proj = self.v_proj
+        self._v = None if v_proj is None else Weight(lambda: v_proj.weight)
         self._o = Weight(lambda: self.o_proj.weight)
         self._qkv = Weight.rows_of(*(m for m in (self.q_proj, self.k_proj, self.v_proj) if m is not None))
         self._head_norm_AD: torch.Tensor | None = None  # of queries, keys and values, when they are merged

@@ -9,6 +9,8 @@ A new implementation (a Triton kernel, say) is a value here and an entry in its 
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
@@ -82,7 +84,7 @@ OPTIONS: dict[str, Option] = {
         "the products of the mixture of experts (engine/moe.py)",
         {
             "loop": "one expert after another; reads the row counts on the host",
-            "tailored": "for a CPU and float32, by the number of rows: a vector with each expert of a single token, all "
+            "tailored": "for a CPU and float32, by the number of rows: a vector with each expert of one token, all "
             "experts in one product where rows reach nearly every one and they are few, otherwise the loop",
             "grouped": "torch.nn.functional.grouped_mm: one launch each way, nothing is read on the host",
         },
@@ -92,16 +94,17 @@ OPTIONS: dict[str, Option] = {
         "how a denoising step draws (engine/sampling.py)",
         {
             "plain": "the formulas one by one, with an exponential race over the whole vocabulary",
-            "fast": "one pass for maximum, sum, entropy and draw, by inversion; another random stream, same distribution",
+            "fast": "one pass for maximum, sum, entropy and draw, by inversion: the same distribution, other draws",
             "reference": "the torch calls of transformers in their order, so that equal generators give equal tokens",
         },
         lambda device, dtype: "fast",
     ),
     "compile": Option(
-        "torch.compile of a denoising step",
+        "torch.compile of denoising steps",
         {
             "off": "operation by operation",
-            "on": "one graph a step; needs a C++ compiler on the CPU and takes a minute at the first step of a shape",
+            "on": "the network of a self-conditioned step as one graph, with all experts in one product; needs a "
+            "C++ compiler on a CPU, and takes from half a minute for the first steps of a shape",
         },
         lambda device, dtype: "off",
     ),
@@ -126,8 +129,16 @@ def resolve(device: torch.device, dtype: torch.dtype, wanted: Mapping[str, str] 
         raise ValueError(
             f"linear is 'packed', which needs a CPU, float32 and a torch with oneDNN; here: {device}, {dtype}"
         )
+    if wanted.get("compile") == "on" and device.type == "cpu" and not _has_cpp_compiler():
+        raise ValueError("compile is 'on', which needs a C++ compiler on a CPU: install g++, or name one in CXX")
+    if wanted.get("compile") == "on" and wanted.get("experts", _experts(device, dtype)) == "loop":
+        raise ValueError("compile is 'on', but experts='loop' reads the device in every layer, which breaks the graph")
     chosen = {name: wanted.get(name, option.default(device, dtype)) for name, option in OPTIONS.items()}
     return Choices(**chosen)
+
+
+def _has_cpp_compiler() -> bool:
+    return bool(os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++"))
 
 
 def can_pack() -> bool:

@@ -15,12 +15,29 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.compiler import is_compiling as compiling
 
 from engine.choices import Choices
 
 # From so many multiply-adds on oneDNN was faster on two cores of an EPYC of 2024, with weights that are not in a cache:
 # one row of 256 to 256.
 PACKED_FROM = 2**16
+
+
+def _packed(x_NI: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
+    return product
+
+
+@torch.library.custom_op("canvasbench::packed_product", mutates_args=())
+def _compilable(x_NI: torch.Tensor, packed: torch.Tensor, out_size: int) -> torch.Tensor:
+    """The same as an operator that torch.compile leaves alone; it expects weights that it has packed itself."""
+    return _packed(x_NI, packed)
+
+
+@_compilable.register_fake
+def _(x_NI: torch.Tensor, packed: torch.Tensor, out_size: int) -> torch.Tensor:
+    return x_NI.new_empty(len(x_NI), out_size)
 
 
 class Weight:
@@ -50,7 +67,7 @@ class Weight:
             packed, out_size, in_size = self._packed
             if x.numel() * out_size >= PACKED_FROM:
                 rows_NI = x.reshape(-1, in_size)
-                rows_NO = torch.ops.mkldnn._linear_pointwise(rows_NI, packed, None, "none", [], "")
+                rows_NO = _compilable(rows_NI, packed, out_size) if compiling() else _packed(rows_NI, packed)
                 return rows_NO.view(*x.shape[:-1], out_size)
         return F.linear(x, self._plain())
 

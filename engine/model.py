@@ -10,6 +10,7 @@ Legend: B batch, T new tokens, L block length, N = B * T, H hidden, V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
@@ -93,6 +94,7 @@ class Layer(nn.Module):
             dense = self.post_feedforward_layernorm_1.chosen(dense, c)
             mixed = self.post_feedforward_layernorm_2.chosen(mixed.view_as(x_BTH), c)
             scalar = self.encoder_scalar if p.causal else self.decoder_scalar
+            assert scalar is not None
             return (x_BTH + self.post_feedforward_layernorm.chosen(dense + mixed, c)) * scalar
 
     def _three_norms(self, x_BTH: torch.Tensor, choices: Choices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -140,6 +142,7 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config) if config.canvas_length is not None else None
+        self.compiled: dict[Choices, Callable[..., torch.Tensor]] = {}  # `denoise` by torch.compile
         self._table = Weight(lambda: self.embed_tokens.weight)
         self._table_across = Weight(lambda: self.embed_tokens.weight.t())
         self._kinds = sorted(set(config.layer_types))

@@ -22,9 +22,9 @@ from engine.config import ModelConfig
 from engine.linear import Weight
 from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GEMM
 
-# `tailored` multiplies every token with every expert where that is at most MOST_WASTE times the work that was chosen, and
-# an expert gets from FEWEST_ROWS to MOST_ROWS rows in the mean: with fewer, experts that nobody chose would be read; with
-# more, a product of its own costs nothing to start.
+# `tailored` multiplies every token with every expert where that is at most MOST_WASTE times the chosen work and where
+# an expert gets from FEWEST_ROWS to MOST_ROWS rows in the mean: with fewer, many experts that nobody chose would be
+# read. With more, starting a product of its own no longer counts.
 MOST_WASTE = 4
 FEWEST_ROWS, MOST_ROWS = 1, 32
 
@@ -120,10 +120,12 @@ def _tailored(
     """For a CPU, where a small product costs more to start than to compute: the form that fits the number of rows.
 
     One token: a vector with each of its experts, nothing to sort. Many rows read nearly every expert anyway: where
-    experts are not too many, one product with all of them, in which those that a token did not choose have the weight 0.
+    experts are not too many, one product with all of them, in which those that a token did not choose weigh 0.
     """
     tokens, k = experts_NK.shape
     num_experts = experts.down_proj.shape[0]
+    if torch.compiler.is_compiling():  # the one form that reads nothing on the host
+        return _all_experts(x_NH, weights_NK, experts_NK, experts, choices)
     if tokens == 1:
         with EXPERTS_GEMM(index):
             return _one_token(x_NH[0], weights_NK[0], experts_NK[0].tolist(), experts)

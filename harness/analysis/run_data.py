@@ -102,9 +102,7 @@ def load_run(run_dir: Path) -> Run:
         final=final,
         by_process={(r.cell_id, r.launch, r.worker): r for r in oldest_first},
         most_steps=_most_steps(cells),
-        fewest_options={
-            options_key(one.cell): one for one in sorted(cells, key=lambda one: -len(one.cell.options))
-        },
+        fewest_options={options_key(one.cell): one for one in sorted(cells, key=lambda one: -len(one.cell.options))},
         environments=environments,
         warnings=(
             *_elsewhere(plan, len(planned) - len(cells)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, Cell, Record
+from harness.records.types import FAILED_STATUSES, Cell, Record
 from harness.spec.plan import Plan, PlannedCell
 
 

@@ -19,7 +19,18 @@ from harness.report.wording import listed, percent, plain, short
 
 _DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
 _CONDITIONS = (
-    *("model", "backend", "prompt_set", "prompt_tokens", "output_tokens", "eos", "routing", "protocol", "device", "options"),
+    *(
+        "model",
+        "backend",
+        "prompt_set",
+        "prompt_tokens",
+        "output_tokens",
+        "eos",
+        "routing",
+        "protocol",
+        "device",
+        "options",
+    ),
     *_DTYPES,
 )
 _Key = tuple[str, str]

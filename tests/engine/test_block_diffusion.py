@@ -55,7 +55,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def sharp(sharp: Pair) -> Pair:
-    """With the plain implementations, whose roundings are those of transformers: one other draw changes all that follow.
+    """With the plain implementations, which round as transformers does: one other draw changes all that follow.
 
     That the others agree with these, step by step, is the subject of test_fast_path.py.
     """

@@ -1,16 +1,19 @@
-"""Every faster implementation against its plain one: logits, tokens, and the distribution that the sampler draws from."""
+"""Every faster implementation against its plain one: logits, tokens, and the distribution that samplers draw from."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
 from oracle import random_ids
 from scipy.stats import chisquare
 
-from engine import api, sampling
+from engine import api, sampling, weights
 from engine.choices import OPTIONS, PLAIN, Choices, resolve
+from engine.config import FULL, PRESETS, SLIDING
 
 CPU = torch.device("cpu")
 FAST = resolve(CPU, torch.float32)
@@ -54,7 +57,7 @@ def test_the_plain_and_the_fast_path_differ_in_every_part_that_has_a_choice() ->
 def test_every_step_of_a_request_has_the_likeliest_tokens_of_the_plain_path(
     tiny: api.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step is computed twice from equal inputs, so that one near tie does not make all later steps incomparable."""
+    """Each step is computed twice from equal inputs, so that a near tie leaves later steps comparable."""
     denoise, seen = tiny.denoise, []
 
     def both(*inputs: torch.Tensor) -> torch.Tensor:
@@ -163,3 +166,33 @@ def test_packed_weights_are_refused_where_they_would_be_rounded() -> None:
 
 def test_every_option_says_what_it_and_its_values_do() -> None:
     assert all(option.about and len(option.values) > 1 and all(option.values.values()) for option in OPTIONS.values())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+def test_compiled_steps_break_no_graph_and_have_the_logits_of_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = replace(PRESETS["tiny"], num_layers=2, layer_types=(SLIDING, FULL), canvas_length=16)
+    model = weights.random_model(shape, CPU, torch.float32, seed=0)
+    seen: list[float] = []
+    compile_, denoise = torch.compile, model.denoise
+
+    def watched(function: Any, *, fullgraph: bool) -> Any:
+        assert fullgraph  # so that a graph break would raise
+        compiled = compile_(function, fullgraph=True)
+
+        def both(*inputs: Any) -> torch.Tensor:
+            logits = compiled(*inputs)
+            model.choices = PLAIN
+            seen.append((logits - denoise(*inputs)).abs().max().item())
+            model.choices = on
+            return logits
+
+        return both
+
+    on = model.choices = replace(FAST, compile="on")
+    monkeypatch.setattr(torch, "compile", watched)
+    prompt = random_ids(1, 40, 0, 512)
+    api.generate(
+        model, prompt, decoding="block_diffusion", output_tokens=32, num_steps=4, stopping="fixed", eos="ignore"
+    )
+    assert len(seen) == 5  # of 8 steps the first of each canvas and the first conditioned one run as they are
+    assert max(seen) <= BOUND
