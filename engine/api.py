@@ -7,13 +7,13 @@ device. All errors are ValueError with one line: what, its value, what was expec
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from engine import autoregressive, block_diffusion, checks, ranges, tokenizer, weights
+from engine import autoregressive, block_diffusion, checks, choices, ranges, tokenizer, weights
 from engine.config import PRESETS, SHIPPED, WINDOW_FORMS
 from engine.kv_cache import KVCache
 from engine.model import Model
@@ -33,6 +33,7 @@ def load(
     dtype: str | torch.dtype = "float32",
     seed: int = 0,
     window: str = "sdpa",
+    options: Mapping[str, str] | None = None,
 ) -> Model:
     """A model ready to run: a directory in Hugging Face layout, a shipped model's name, or a preset's.
 
@@ -45,12 +46,16 @@ def load(
         window: the decoder's sliding window: "sdpa" (every canvas query sees the last W - 1 cached keys and the whole
             canvas, as transformers does with sdpa) or "symmetric" (|i - j| < W per query, as it does with flash
             attention).
+        options: implementations by name, see engine/choices.py; what is not named is chosen for the device and dtype.
+            `generate` reads them from model.choices, which can be set between calls.
 
     Raises:
-        ValueError: unknown source, device, dtype or window; files that are missing, broken or of another architecture.
+        ValueError: unknown source, device, dtype, window or option; files that are missing, broken or of
+            another architecture.
     """
     torch_dtype, target = checks.dtype(dtype), checks.device(device)
     checks.known("window", window, WINDOW_FORMS)
+    chosen = choices.resolve(target, torch_dtype, options)
     source = SHIPPED.get(str(source), source)
     if str(source) in PRESETS:
         model = weights.random_model(PRESETS[str(source)], target, torch_dtype, seed)
@@ -61,7 +66,7 @@ def load(
     else:
         names = ", ".join([*SHIPPED, *PRESETS])
         raise ValueError(f"model source is {str(source)!r}, expected a directory or one of {names}")
-    model.window = window
+    model.window, model.choices = window, chosen
     return model
 
 
@@ -155,7 +160,7 @@ def generate(
     stability: int | None = None,
     confidence: float | None = None,
     temperature: float = 0.0,
-    sampler: str = "fast",
+    sampler: str | None = None,
     replay_steps_BC: torch.Tensor | None = None,
 ) -> Generation:
     """Continue prompts by block diffusion or autoregressively. None means the checkpoint's own value.
@@ -176,8 +181,10 @@ def generate(
         generator: used for every random draw, on the model's device; None: torch's global one.
         entropy_bound, t_min, t_max: the sampler's acceptance bound in nats and its temperature ramp.
         temperature: of autoregressive decoding; 0 is greedy.
-        sampler: "reference" draws with the torch calls of transformers and in their order, so that equal generators
-            give equal tokens; "fast" draws the same without multinomial's checks of the probabilities.
+        sampler: a name of engine.sampling.SAMPLERS; None: that of model.choices, which is "fast" unless `load` was told
+            another. "reference" draws with the torch calls of transformers and in their order, so that equal generators
+            give equal tokens; "plain" draws the same without multinomial's checks of the probabilities; "fast" draws
+            from the same distribution with another random stream.
         replay_steps_BC: for stopping "replay" alone: whole numbers of at least 1, one for each row and canvas.
 
     Raises:
@@ -188,6 +195,7 @@ def generate(
     checks.ids(model, "prompt_ids_BT", prompt_ids_BT)
     checks.known("decoding", decoding, ("block_diffusion", "autoregressive"))
     checks.known("eos", eos, ("respect", "ignore"))
+    sampler = _or(sampler, model.choices.sampler)
     checks.known("sampler", sampler, SAMPLERS)
     checks.at_least("output_tokens", output_tokens, 1)
     checks.at_least("temperature", temperature, 0.0)

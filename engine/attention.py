@@ -4,26 +4,32 @@ Formulas: huggingface/transformers, src/transformers/models/diffusion_gemma/mode
 decoder mask) and src/transformers/modeling_rope_utils.py (proportional rope). The score scale is exactly 1: the
 weights of the query and key norms carry it.
 
-Legend: B batch, T new tokens, S keys seen, H hidden, Q query heads, K key/value heads, G query heads per key/value
-head, D head size.
+Legend: B batch, T new tokens, S keys seen, H hidden, Q query heads, K key/value heads, A heads of all three kinds,
+G query heads per key/value head, D head size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from engine.choices import Choices
 from engine.config import FULL, SLIDING, ModelConfig
 from engine.kv_cache import KVCache
+from engine.linear import Weight
 from engine.observe import Seen
 from engine.routing import Routing
 
 
 class Norm(nn.Module):
-    """Root-mean-square norm: all of it in float32, one cast at the end, times w (not 1 + w)."""
+    """Root-mean-square norm: all of it in float32, one cast at the end, times w (not 1 + w).
+
+    Called, it is the plain norm; `of_unit` is what is left of it where its input is normalised already.
+    """
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -32,6 +38,12 @@ class Norm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, self.weight, self.eps)
+
+    def chosen(self, x: torch.Tensor, choices: Choices) -> torch.Tensor:
+        return self(x) if choices.norms == "separate" else self.of_unit(unit(x, self.eps), x.dtype)
+
+    def of_unit(self, x32: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return (x32 * self.weight.float()).to(dtype)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
@@ -42,6 +54,20 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.
     return y32.type_as(x)
 
 
+def unit(x: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) in float32: that root is the hypotenuse of |x| / sqrt(D) and sqrt(eps)."""
+    x32 = x.float()
+    if torch.compiler.is_compiling():  # which fuses the formula, and cannot follow a cache
+        return F.rms_norm(x32, x.shape[-1:], None, eps)
+    length = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
+    return x32 / torch.hypot(length.mul_(x.shape[-1] ** -0.5), _scalar(eps**0.5))
+
+
+@cache
+def _scalar(value: float) -> torch.Tensor:
+    return torch.tensor(value)  # on the host: torch takes it for a plain number on every device
+
+
 @dataclass(slots=True)
 class Pass:
     """What all layers of one forward pass share. Dicts are keyed by the type of layer."""
@@ -50,6 +76,7 @@ class Pass:
     cache: KVCache
     rope: dict[str, tuple[torch.Tensor, torch.Tensor]]  # cos and sin, (T, 1, D)
     mask: dict[str, torch.Tensor | None]  # see `visibility`
+    choices: Choices
     seen: Seen | None = None  # an untimed round's counters
     routing: Routing | None = None  # where experts are drawn instead of chosen
 
@@ -72,17 +99,19 @@ def inverse_frequencies(config: ModelConfig, layer_type: str) -> torch.Tensor:
 def rope_tables(
     inv_freq: torch.Tensor, start: int, tokens: int, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin (T, 1, D) for positions start..start+T-1: computed in float32, then cast."""
+    """cos and sin (T, 1, D) for positions start..start+T-1: computed in float32, then cast.
+
+    The first half of the sines is negative, which is the sign that the second of a pair has in the first's rotation.
+    """
     positions = torch.arange(start, start + tokens, device=inv_freq.device, dtype=torch.float32)
-    angles = positions[:, None] * inv_freq
-    angles = torch.cat([angles, angles], dim=-1)[:, None, :]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    angles = (positions[:, None] * inv_freq)[:, None, :]
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
 
 
 def apply_rope(x_BTND: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate pairs (i, i + D/2)."""
-    first, second = x_BTND.chunk(2, dim=-1)
-    return x_BTND * cos + torch.cat([-second, first], dim=-1) * sin
+    """Rotate pairs (i, i + D/2): rolled by D/2, each stands where its partner was."""
+    return x_BTND * cos + x_BTND.roll(x_BTND.shape[-1] // 2, dims=-1) * sin
 
 
 def visibility(
@@ -143,27 +172,57 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(self.num_heads * self.head_dim, hidden, bias=False)
         self.q_norm = Norm(self.head_dim, self.eps)
         self.k_norm = Norm(self.head_dim, self.eps)
+        self._q, self._k = Weight(lambda: self.q_proj.weight), Weight(lambda: self.k_proj.weight)
+        v_proj = self.v_proj
+        self._v = None if v_proj is None else Weight(lambda: v_proj.weight)
+        self._o = Weight(lambda: self.o_proj.weight)
+        self._qkv = Weight.rows_of(*(m for m in (self.q_proj, self.k_proj, self.v_proj) if m is not None))
+        self._head_norm_AD: torch.Tensor | None = None  # of queries, keys and values, when they are merged
 
     def extend_cache(self, x_BTH: torch.Tensor, p: Pass) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new tokens' keys and values behind the kept ones; returns kept and new ones, (B, K, S, D)."""
-        shape = (*x_BTH.shape[:2], self.num_kv_heads, self.head_dim)
-        k_BTKD = self.k_proj(x_BTH).view(shape)
-        v_BTKD = k_BTKD if self.v_proj is None else self.v_proj(x_BTH).view(shape)
-        k_BTKD = apply_rope(self.k_norm(k_BTKD), *p.rope[self.layer_type])
-        v_BTKD = rms_norm(v_BTKD, None, self.eps)
-        return p.cache.layers[self.index].extend(k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2))
+        return self._keep(*self._keys_and_values(x_BTH, p), p)
 
     def forward(self, x_BTH: torch.Tensor, p: Pass) -> torch.Tensor:
         batch, tokens = x_BTH.shape[:2]
-        q_BTQD = self.q_norm(self.q_proj(x_BTH).view(batch, tokens, self.num_heads, self.head_dim))
-        q_BQTD = apply_rope(q_BTQD, *p.rope[self.layer_type]).transpose(1, 2)
-        k_BKSD, v_BKSD = self.extend_cache(x_BTH, p)
-        mask = p.mask[self.layer_type]
+        if p.choices.projections == "merged":
+            q_BTQD, k_BTKD, v_BTKD = self._merged_heads(x_BTH, p)
+        else:
+            q_BTQD = self.q_norm(self._q.product(x_BTH, p.choices).view(batch, tokens, self.num_heads, self.head_dim))
+            q_BTQD = apply_rope(q_BTQD, *p.rope[self.layer_type])
+            k_BTKD, v_BTKD = self._keys_and_values(x_BTH, p)
+        k_BKSD, v_BKSD = self._keep(k_BTKD, v_BTKD, p)
+        q_BQTD, mask = q_BTQD.transpose(1, 2), p.mask[self.layer_type]
         if p.causal and tokens > 1:
             o_BQTD = self._attend_repeated(q_BQTD, k_BKSD, v_BKSD, mask)
         else:
             o_BQTD = self._attend_packed(q_BQTD, k_BKSD, v_BKSD, mask)
-        return self.o_proj(o_BQTD.transpose(1, 2).reshape(batch, tokens, -1))
+        return self._o.product(o_BQTD.transpose(1, 2).reshape(batch, tokens, -1), p.choices)
+
+    def _keys_and_values(self, x_BTH: torch.Tensor, p: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        """The new tokens' keys, normalised and rotated, and values, normalised, (B, T, K, D)."""
+        shape = (*x_BTH.shape[:2], self.num_kv_heads, self.head_dim)
+        k_BTKD = self._k.product(x_BTH, p.choices).view(shape)
+        v_BTKD = k_BTKD if self._v is None else self._v.product(x_BTH, p.choices).view(shape)
+        k_BTKD = apply_rope(self.k_norm(k_BTKD), *p.rope[self.layer_type])
+        return k_BTKD, rms_norm(v_BTKD, None, self.eps)
+
+    def _merged_heads(self, x_BTH: torch.Tensor, p: Pass) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values as above, all A heads at once. The values' norm has the weight 1."""
+        batch, tokens = x_BTH.shape[:2]
+        Q, K = self.num_heads, self.num_kv_heads
+        heads_BTAD = self._qkv.product(x_BTH, p.choices).view(batch, tokens, -1, self.head_dim)
+        if self._v is None:
+            heads_BTAD = torch.cat([heads_BTAD, heads_BTAD[:, :, Q:]], dim=2)
+        if self._head_norm_AD is None:
+            rows = [self.q_norm.weight.expand(Q, -1), self.k_norm.weight.expand(K, -1)]
+            self._head_norm_AD = torch.cat([*rows, torch.ones_like(rows[1])]).float()
+        heads_BTAD = (unit(heads_BTAD, self.eps) * self._head_norm_AD).to(x_BTH.dtype)
+        turned_BTAD = apply_rope(heads_BTAD[:, :, : Q + K], *p.rope[self.layer_type])
+        return turned_BTAD[:, :, :Q], turned_BTAD[:, :, Q:], heads_BTAD[:, :, Q + K :]
+
+    def _keep(self, k_BTKD: torch.Tensor, v_BTKD: torch.Tensor, p: Pass) -> tuple[torch.Tensor, torch.Tensor]:
+        return p.cache.layers[self.index].extend(k_BTKD.transpose(1, 2), v_BTKD.transpose(1, 2))
 
     def _attend_packed(
         self, q_BQTD: torch.Tensor, k_BKSD: torch.Tensor, v_BKSD: torch.Tensor, mask: torch.Tensor | None

@@ -7,7 +7,8 @@ Legend: B batch, T prompt tokens, L block length, C canvases, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 
 import torch
 
@@ -109,18 +110,35 @@ def _denoise(
     last: Denoised | None,
     temperature: torch.Tensor,
 ) -> Denoised:
-    logits_BLV = model.denoise(canvas_BL, cache, None if last is None else last.conditioning_BLV)
+    believed = (None, None) if last is None else (last.conditioning_BLV, last.probs_BLV)
+    logits_BLV = _network(model, last is not None)(canvas_BL, cache, *believed)
     new = SAMPLERS[request.sampler](logits_BLV, temperature, request.entropy_bound, request.generator)
     if model.seen is not None:
         model.seen.entropy(new.entropy_BL)
+    if new.conditioning_BLV is None:
+        return new
     return replace(new, conditioning_BLV=new.conditioning_BLV.to(model.dtype))
+
+
+def _network(model: Model, is_conditioned: bool) -> Callable[..., torch.Tensor]:
+    """The denoising pass, compiled where that is chosen. fullgraph: a graph break raises.
+
+    A canvas's first step, which has no self-conditioning, runs as it is: it makes room in the cache. So does the first
+    conditioned one, which lays out the weights. Neither may happen while torch.compile traces.
+    """
+    if model.choices.compile == "off" or not is_conditioned or model.seen is not None:
+        return model.denoise
+    if model.choices not in model.compiled:
+        model.compiled[model.choices] = torch.compile(model.denoise, fullgraph=True)
+        return model.denoise
+    return model.compiled[model.choices]
 
 
 def _freeze(frozen_B: torch.Tensor, last: Denoised, new: Denoised) -> Denoised:
     """Rows that have stopped ride along, but keep their tokens and their self-conditioning."""
-    return Denoised(
-        canvas_BL=torch.where(frozen_B[:, None], last.canvas_BL, new.canvas_BL),
-        argmax_BL=torch.where(frozen_B[:, None], last.argmax_BL, new.argmax_BL),
-        entropy_BL=torch.where(frozen_B[:, None], last.entropy_BL, new.entropy_BL),
-        conditioning_BLV=torch.where(frozen_B[:, None, None], last.conditioning_BLV, new.conditioning_BLV),
-    )
+
+    def kept(name: str) -> torch.Tensor | None:
+        before, now = getattr(last, name), getattr(new, name)
+        return None if now is None else torch.where(frozen_B.view(-1, *[1] * (now.dim() - 1)), before, now)
+
+    return Denoised(**{field.name: kept(field.name) for field in fields(Denoised)})  # type: ignore[arg-type]

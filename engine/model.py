@@ -10,6 +10,8 @@ Legend: B batch, T new tokens, L block length, N = B * T, H hidden, V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,15 +19,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from engine import ranges
-from engine.attention import Attention, Norm, Pass, inverse_frequencies, rms_norm, rope_tables, visibility
+from engine.attention import Attention, Norm, Pass, inverse_frequencies, rms_norm, rope_tables, unit, visibility
+from engine.choices import PLAIN, Choices
 from engine.config import FULL, ModelConfig
 from engine.kv_cache import KVCache
+from engine.linear import Weight
 from engine.moe import Experts, Router, expert_mlp
 from engine.observe import Seen
 from engine.routing import Routing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+_ROPE_AHEAD = 256  # positions behind a pass for which its rotations are made at once
 
 
 class GatedMLP(nn.Module):
@@ -35,8 +41,16 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(hidden, width, bias=False)
         self.down_proj = nn.Linear(width, hidden, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
+        self._gate, self._up = Weight(lambda: self.gate_proj.weight), Weight(lambda: self.up_proj.weight)
+        self._down = Weight(lambda: self.down_proj.weight)
+        self._gate_up = Weight.rows_of(self.gate_proj, self.up_proj)
+
+    def forward(self, x: torch.Tensor, choices: Choices) -> torch.Tensor:
+        if choices.projections == "merged":
+            gate, up = self._gate_up.product(x, choices).chunk(2, dim=-1)
+        else:
+            gate, up = self._gate.product(x, choices), self._up.product(x, choices)
+        return self._down.product(F.gelu(gate, approximate="tanh") * up, choices)
 
 
 class Layer(nn.Module):
@@ -65,48 +79,52 @@ class Layer(nn.Module):
         self.decoder_scalar = nn.Parameter(torch.empty(1)) if config.canvas_length is not None else None
 
     def forward(self, x_BTH: torch.Tensor, p: Pass) -> torch.Tensor:
+        c = p.choices
         with ranges.LAYER(self.index):
             with self.attn_range(self.index):
-                attended = self.self_attn(self.input_layernorm(x_BTH), p)
-            x_BTH = x_BTH + self.post_attention_layernorm(attended)
+                attended = self.self_attn(self.input_layernorm.chosen(x_BTH, c), p)
+            x_BTH = x_BTH + self.post_attention_layernorm.chosen(attended, c)
+            dense_in, mixed_in, raw = self._three_norms(x_BTH, c)
             with ranges.MLP(self.index):
-                dense = self.mlp(self.pre_feedforward_layernorm(x_BTH))
-            raw_NH = x_BTH.flatten(0, 1)
+                dense = self.mlp(dense_in, c)
             with ranges.ROUTER(self.index):
-                weights_NK, experts_NK = self.router(raw_NH)
+                weights_NK, experts_NK = self.router.of_unit(raw.flatten(0, 1))
                 if p.routing is not None:
                     experts_NK = p.routing.draw(self.index, experts_NK)
             if p.seen is not None:
                 p.seen.experts(experts_NK)
-            mixed = self.pre_feedforward_layernorm_2(raw_NH)
-            mixed = expert_mlp(mixed, weights_NK, experts_NK, self.experts, self.index).view_as(x_BTH)
-            both = self.post_feedforward_layernorm_1(dense) + self.post_feedforward_layernorm_2(mixed)
+            mixed = expert_mlp(mixed_in.flatten(0, 1), weights_NK, experts_NK, self.experts, self.index, c)
+            dense = self.post_feedforward_layernorm_1.chosen(dense, c)
+            mixed = self.post_feedforward_layernorm_2.chosen(mixed.view_as(x_BTH), c)
             scalar = self.encoder_scalar if p.causal else self.decoder_scalar
-            return (x_BTH + self.post_feedforward_layernorm(both)) * scalar
+            assert scalar is not None
+            return (x_BTH + self.post_feedforward_layernorm.chosen(dense + mixed, c)) * scalar
+
+    def _three_norms(self, x_BTH: torch.Tensor, choices: Choices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The residual as the dense branch, the experts and the router want it, normalised three times or once."""
+        dense, mixed, eps = self.pre_feedforward_layernorm, self.pre_feedforward_layernorm_2, self.router.eps
+        if choices.norms == "separate":
+            return dense(x_BTH), mixed(x_BTH), rms_norm(x_BTH, None, eps)
+        unit_BTH, dtype = unit(x_BTH, eps), x_BTH.dtype
+        return dense.of_unit(unit_BTH, dtype), mixed.of_unit(unit_BTH, dtype), unit_BTH.to(dtype)
 
     def only_extend_cache(self, x_BTH: torch.Tensor, p: Pass) -> None:
         """The last layer of a pass whose output nobody reads: its keys and values are all that is left of it."""
         with ranges.LAYER(self.index), self.attn_range(self.index):
-            self.self_attn.extend_cache(self.input_layernorm(x_BTH), p)
+            self.self_attn.extend_cache(self.input_layernorm.chosen(x_BTH, p.choices), p)
 
 
-class SelfConditioning(nn.Module):
+class SelfConditioning(GatedMLP):
     """Adds what the previous step believed, as a soft embedding. Its last norm runs on the first step too."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        hidden, width = config.hidden_size, config.intermediate_size
-        self.pre_norm = Norm(hidden, config.rms_norm_eps)
-        self.gate_proj = nn.Linear(hidden, width, bias=False)
-        self.up_proj = nn.Linear(hidden, width, bias=False)
-        self.down_proj = nn.Linear(width, hidden, bias=False)
+        super().__init__(config.hidden_size, config.intermediate_size)
+        self.pre_norm = Norm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embedded_BLH: torch.Tensor, soft_BLH: torch.Tensor | None) -> torch.Tensor:
+    def condition(self, embedded_BLH: torch.Tensor, soft_BLH: torch.Tensor | None, choices: Choices) -> torch.Tensor:
         """soft_BLH None is the zero signal of a canvas's first step: the MLP then adds exactly zero."""
         if soft_BLH is not None:
-            n = self.pre_norm(soft_BLH)
-            n = F.gelu(self.gate_proj(n), approximate="tanh") * self.up_proj(n)
-            embedded_BLH = embedded_BLH + self.down_proj(n)
+            embedded_BLH = embedded_BLH + self(self.pre_norm.chosen(soft_BLH, choices), choices)
         return rms_norm(embedded_BLH, None, self.pre_norm.eps)
 
 
@@ -120,6 +138,7 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.window = "sdpa"  # the form of the decoder's sliding window, one of engine.config.WINDOW_FORMS
+        self.choices = PLAIN  # which implementations run; `engine.api.load` and `generate` set it
         self.tokenizer: Tokenizer | None = None
         self.seen: Seen | None = None  # set by engine.observe.observe
         self.routing: Routing | None = None  # set by engine.routing.drawn
@@ -127,7 +146,11 @@ class Model(nn.Module):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config) if config.canvas_length is not None else None
-        self._inv_freq: dict[tuple[str, torch.device], torch.Tensor] = {}
+        self.compiled: dict[Choices, Callable[..., torch.Tensor]] = {}  # `denoise` by torch.compile
+        self._table = Weight(lambda: self.embed_tokens.weight)
+        self._table_across = Weight(lambda: self.embed_tokens.weight.t())
+        self._kinds = sorted(set(config.layer_types))
+        self._rope: dict[str, tuple[int, torch.Tensor, torch.Tensor]] = {}  # kind -> first position, cos, sin
 
     @property
     def dtype(self) -> torch.dtype:
@@ -151,16 +174,26 @@ class Model(nn.Module):
         return self._head(x_BTH if last is None else x_BTH[:, -last:], cap_dtype=self.dtype)
 
     def denoise(
-        self, canvas_BL: torch.Tensor, cache: KVCache, conditioning_BLV: torch.Tensor | None = None
+        self,
+        canvas_BL: torch.Tensor,
+        cache: KVCache,
+        conditioning_BLV: torch.Tensor | None = None,
+        probs_BLV: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """One denoising pass over a canvas that follows the cached tokens, (B, L, V) float32, capped in float32."""
+        """One denoising pass over a canvas that follows the cached tokens, (B, L, V) float32, capped in float32.
+
+        What the previous step believed comes as conditioning_BLV, its logits over the temperature, or as probs_BLV,
+        their softmax, where its sampler had that already; neither on a canvas's first step.
+        """
         assert self.self_conditioning is not None
         if self.seen is not None:
             self.seen.begin("denoise")
         x_BLH = self._embed(canvas_BL)
         with ranges.SELFCOND():
-            soft_BLH = None if conditioning_BLV is None else self._soft_embedding(conditioning_BLV)
-            x_BLH = self.self_conditioning(x_BLH, soft_BLH)
+            if conditioning_BLV is not None:
+                probs_BLV = conditioning_BLV.softmax(dim=-1, dtype=torch.float32)
+            soft_BLH = None if probs_BLV is None else self._soft_embedding(probs_BLV)
+            x_BLH = self.self_conditioning.condition(x_BLH, soft_BLH, self.choices)
         p = self._pass(cache, canvas_BL.shape[1], causal=False, real_BT=None)
         for layer in self.layers:
             x_BLH = layer(x_BLH, p)
@@ -183,23 +216,27 @@ class Model(nn.Module):
         return x_BTH
 
     def _pass(self, cache: KVCache, tokens: int, *, causal: bool, real_BT: torch.Tensor | None) -> Pass:
-        kinds = sorted(set(self.config.layer_types))
-        rope = {kind: rope_tables(self._frequencies(kind), cache.length, tokens, self.dtype) for kind in kinds}
+        rope = {kind: self._rope_tables(kind, cache.length, tokens) for kind in self._kinds}
         mask = {
             kind: visibility(
                 self.config, kind, cache, tokens, self.device, causal=causal, window=self.window, real_BT=real_BT
             )
-            for kind in kinds
+            for kind in self._kinds
         }
-        return Pass(causal, cache, rope, mask, self.seen, self.routing)
+        return Pass(causal, cache, rope, mask, self.choices, self.seen, self.routing)
 
-    def _frequencies(self, layer_type: str) -> torch.Tensor:
-        key = (layer_type, self.device)
-        if key not in self._inv_freq:
-            self._inv_freq[key] = inverse_frequencies(self.config, layer_type).to(self.device)
-        return self._inv_freq[key]
+    def _rope_tables(self, kind: str, start: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Kept for the positions around the last pass: all steps of a canvas, and the next tokens, have them ready."""
+        first, cos, sin = self._rope.get(kind, (0, None, None))
+        if cos is None or start < first or start + tokens > first + len(cos) or cos.dtype != self.dtype:
+            first = start
+            inv_freq = inverse_frequencies(self.config, kind).to(self.device)
+            cos, sin = rope_tables(inv_freq, first, tokens + _ROPE_AHEAD, self.dtype)
+            self._rope[kind] = first, cos, sin
+        assert sin is not None
+        return cos[start - first : start - first + tokens], sin[start - first : start - first + tokens]
 
-    @property
+    @cached_property
     def _embedding_scale(self) -> float:
         """sqrt(H) as the weights' dtype holds it: 53.0 in bfloat16 where float32 has 53.066."""
         return torch.tensor(self.config.hidden_size**0.5, dtype=self.dtype).item()
@@ -208,16 +245,15 @@ class Model(nn.Module):
         with ranges.EMBED():
             return self.embed_tokens(ids) * self._embedding_scale
 
-    def _soft_embedding(self, conditioning_BLV: torch.Tensor) -> torch.Tensor:
+    def _soft_embedding(self, probs_BLV: torch.Tensor) -> torch.Tensor:
         """The mean embedding under the previous step's distribution: exact, one product with the whole table."""
-        probs_BLV = conditioning_BLV.softmax(dim=-1, dtype=torch.float32).to(self.dtype)
-        return probs_BLV @ self.embed_tokens.weight * self._embedding_scale
+        return self._table_across.product(probs_BLV.to(self.dtype), self.choices) * self._embedding_scale
 
     def _head(self, x: torch.Tensor, *, cap_dtype: torch.dtype) -> torch.Tensor:
         with ranges.FINAL_NORM():
-            x = self.norm(x)
+            x = self.norm.chosen(x, self.choices)
         with ranges.LM_HEAD():
-            logits = F.linear(x, self.embed_tokens.weight).to(cap_dtype)
+            logits = self._table.product(x, self.choices).to(cap_dtype)
         with ranges.SOFTCAP():
             cap = self.config.final_logit_softcapping
             return ((logits / cap).tanh_() * cap).float()

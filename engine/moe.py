@@ -17,8 +17,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from engine.attention import rms_norm
+from engine.choices import Choices
 from engine.config import ModelConfig
+from engine.linear import Weight
 from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GEMM
+
+# `tailored` multiplies every token with every expert where that is at most MOST_WASTE times the chosen work and where
+# an expert gets from FEWEST_ROWS to MOST_ROWS rows in the mean: with fewer, many experts that nobody chose would be
+# read. With more, starting a product of its own no longer counts.
+MOST_WASTE = 4
+FEWEST_ROWS, MOST_ROWS = 1, 32
 
 
 class Router(nn.Module):
@@ -35,7 +43,11 @@ class Router(nn.Module):
 
     def forward(self, x_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights (N, K) float32 and expert ids (N, K). Weights of a token don't sum to 1: each is scaled last."""
-        scores_NE = self.proj(rms_norm(x_NH, None, self.eps) * self.scale * self.root)
+        return self.of_unit(rms_norm(x_NH, None, self.eps))
+
+    def of_unit(self, x_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same where the input is normalised already."""
+        scores_NE = self.proj(x_NH * self.scale * self.root)
         probs_NE = scores_NE.softmax(dim=-1, dtype=torch.float32)
         weights_NK, experts_NK = probs_NE.topk(self.top_k, dim=-1)
         weights_NK = weights_NK / weights_NK.sum(dim=-1, keepdim=True)
@@ -50,31 +62,100 @@ class Experts(nn.Module):
         experts, hidden, width = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
+        self.every_gate_up = Weight(lambda: self.gate_up_proj.flatten(0, 1))  # (E * 2I, H)
+        self.every_down = Weight(lambda: self.down_proj.transpose(0, 1).flatten(1), made=True)  # (H, E * I)
+        self._views: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def views(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """gate_up_proj and down_proj of each expert; kept, because slicing them takes as long as a small product."""
+        if not self._views:
+            self._views = list(zip(self.gate_up_proj.unbind(), self.down_proj.unbind(), strict=True))
+        return self._views
+
+
+Gemm = Callable[[torch.Tensor, torch.Tensor, Experts], torch.Tensor]
 
 
 def expert_mlp(
-    x_NH: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor, experts: Experts, index: int
+    x_NH: torch.Tensor,
+    weights_NK: torch.Tensor,
+    experts_NK: torch.Tensor,
+    experts: Experts,
+    index: int,
+    choices: Choices,
 ) -> torch.Tensor:
-    """Weighted sum of the K experts of each token, (N, H). Faster kernels go into `EXPERT_GEMMS`."""
-    tokens, k = experts_NK.shape
+    """Weighted sum of the K experts of each token, (N, H). Kernels over sorted rows go into `EXPERT_GEMMS`."""
     with EXPERTS(index):
-        with EXPERTS_DISPATCH(index):
-            expert_S, order_S = experts_NK.flatten().sort(stable=True)
-            every_E = torch.arange(experts.down_proj.shape[0], device=x_NH.device)
-            ends_E = torch.searchsorted(expert_S, every_E, right=True, out_int32=True)  # where each expert's rows end
-            x_SH = x_NH[order_S // k]
+        if choices.experts == "tailored":
+            return _tailored(x_NH, weights_NK, experts_NK, experts, index, choices)
+        return _sorted(x_NH, weights_NK, experts_NK, experts, index, EXPERT_GEMMS[choices.experts])
+
+
+def _sorted(
+    x_NH: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor, experts: Experts, index: int, gemm: Gemm
+) -> torch.Tensor:
+    tokens, k = experts_NK.shape
+    with EXPERTS_DISPATCH(index):
+        expert_S, order_S = experts_NK.flatten().sort(stable=True)
+        every_E = torch.arange(experts.down_proj.shape[0], device=x_NH.device)
+        ends_E = torch.searchsorted(expert_S, every_E, right=True, out_int32=True)  # where each expert's rows end
+        x_SH = x_NH.index_select(0, order_S // k)
+    with EXPERTS_GEMM(index):
+        y_SH = gemm(x_SH, ends_E, experts)
+    with EXPERTS_COMBINE(index):
+        y_SH = y_SH * weights_NK.flatten()[order_S, None]  # promotes to float32
+        back_S = torch.empty_like(order_S)
+        back_S[order_S] = torch.arange(tokens * k, device=order_S.device)
+        return y_SH.index_select(0, back_S).view(tokens, k, -1).sum(dim=1).to(x_NH.dtype)
+
+
+def _tailored(
+    x_NH: torch.Tensor,
+    weights_NK: torch.Tensor,
+    experts_NK: torch.Tensor,
+    experts: Experts,
+    index: int,
+    choices: Choices,
+) -> torch.Tensor:
+    """For a CPU, where a small product costs more to start than to compute: the form that fits the number of rows.
+
+    One token: a vector with each of its experts, nothing to sort. Many rows read nearly every expert anyway: where
+    experts are not too many, one product with all of them, in which those that a token did not choose weigh 0.
+    """
+    tokens, k = experts_NK.shape
+    num_experts = experts.down_proj.shape[0]
+    if torch.compiler.is_compiling():  # the one form that reads nothing on the host
+        return _all_experts(x_NH, weights_NK, experts_NK, experts, choices)
+    if tokens == 1:
         with EXPERTS_GEMM(index):
-            y_SH = EXPERT_GEMMS[gemm_name(x_NH)](x_SH, ends_E, experts)
-        with EXPERTS_COMBINE(index):
-            y_SH = y_SH * weights_NK.flatten()[order_S, None]  # promotes to float32
-            back_S = torch.empty_like(order_S)
-            back_S[order_S] = torch.arange(tokens * k, device=order_S.device)
-            return y_SH[back_S].view(tokens, k, -1).sum(dim=1).to(x_NH.dtype)
+            return _one_token(x_NH[0], weights_NK[0], experts_NK[0].tolist(), experts)
+    if num_experts <= MOST_WASTE * k and FEWEST_ROWS * num_experts <= tokens * k <= MOST_ROWS * num_experts:
+        with EXPERTS_GEMM(index):
+            return _all_experts(x_NH, weights_NK, experts_NK, experts, choices)
+    return _sorted(x_NH, weights_NK, experts_NK, experts, index, _loop)
 
 
-def gemm_name(x: torch.Tensor) -> str:
-    """The entry of `EXPERT_GEMMS` that runs for activations like x."""
-    return "grouped" if x.is_cuda and x.dtype == torch.bfloat16 else "loop"
+def _one_token(x_H: torch.Tensor, weights_K: torch.Tensor, chosen: list[int], experts: Experts) -> torch.Tensor:
+    views = [experts.views()[e] for e in chosen]
+    hidden_KI = _gated(torch.stack([_times_vector(gate_up, x_H) for gate_up, _ in views])) * weights_K[:, None]
+    rows = zip(views, hidden_KI.to(x_H.dtype).unbind(), strict=True)
+    return torch.stack([_times_vector(down, hidden_I) for (_, down), hidden_I in rows]).sum(dim=0, keepdim=True)
+
+
+def _times_vector(matrix_OI: torch.Tensor, x_I: torch.Tensor) -> torch.Tensor:
+    """matrix times vector as a batch of its two halves, which MKL gives to two cores; a plain one stays on one core."""
+    halves = matrix_OI.view(2, -1, len(x_I))
+    return torch.bmm(halves, x_I.expand(2, 1, -1).transpose(1, 2)).view(-1)
+
+
+def _all_experts(
+    x_NH: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor, experts: Experts, choices: Choices
+) -> torch.Tensor:
+    tokens, num_experts = len(x_NH), experts.down_proj.shape[0]
+    weights_NE = weights_NK.new_zeros(tokens, num_experts).scatter_(1, experts_NK, weights_NK)
+    hidden_NEI = _gated(experts.every_gate_up.product(x_NH, choices).view(tokens, num_experts, -1))
+    hidden_NEI = (hidden_NEI * weights_NE[..., None]).to(x_NH.dtype)
+    return experts.every_down.product(hidden_NEI.flatten(1), choices)
 
 
 def _gated(gate_up: torch.Tensor) -> torch.Tensor:
@@ -100,7 +181,5 @@ def _grouped(x_SH: torch.Tensor, ends_E: torch.Tensor, experts: Experts) -> torc
     return F.grouped_mm(hidden, experts.down_proj.transpose(1, 2), offs=ends_E)
 
 
-EXPERT_GEMMS: dict[str, Callable[[torch.Tensor, torch.Tensor, Experts], torch.Tensor]] = {
-    "loop": _loop,
-    "grouped": _grouped,
-}
+# (x_SH sorted by expert, ends_E, experts) -> y_SH
+EXPERT_GEMMS: dict[str, Gemm] = {"loop": _loop, "grouped": _grouped}

@@ -47,6 +47,7 @@ class Run:
     by_process: dict[tuple[str, int, str], Record]  # (cell_id, launch, worker) -> what that process measured, if ok
     planned: dict[str, CellPlan]  # by cell id
     most_steps: dict[str, CellPlan]  # steps_key -> of the cells that it holds together, the one with the most steps
+    fewest_options: dict[str, CellPlan]  # options_key -> likewise, the one that sets the fewest options
     environments: dict[str, Environment]
     shape: Shape | None  # None: a plan of an earlier version, which does not say
     device: DeviceConfig  # the device file's roofs
@@ -109,6 +110,7 @@ def load_run(run_dir: Path) -> Run:
         by_process={(r.cell_id, r.launch, r.worker): r for r in oldest_first},
         planned={one.cell_id: one for one in cells},
         most_steps=_most_steps(cells),
+        fewest_options={options_key(one.cell): one for one in sorted(cells, key=lambda one: -len(one.cell.options))},
         environments=environments,
         shape=_shape(plan),
         device=_device(plan["device"], str(plan["device"]["name"])),
@@ -126,6 +128,11 @@ def load_run(run_dir: Path) -> Run:
 def steps_key(cell: Cell) -> str:
     """Equal for cells that differ in num_steps alone."""
     return canonical_json(to_json(replace(cell, num_steps=None)))
+
+
+def options_key(cell: Cell) -> str:
+    """Equal for cells that differ in options alone."""
+    return canonical_json(to_json(replace(cell, options={})))
 
 
 def _most_steps(cells: Sequence[CellPlan]) -> dict[str, CellPlan]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.analysis.floors import floors_of, measured_floors_of
 from harness.analysis.metrics import Metric, Missing
-from harness.analysis.run_data import CellPlan, Run, steps_key
+from harness.analysis.run_data import CellPlan, Run, options_key, steps_key
 from harness.analysis.summary import Share, Summary, summarise, summarise_share
 from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
 
@@ -72,6 +72,8 @@ def inputs_of(metric: Metric, planned: CellPlan, record: Record, run: Run) -> It
         yield record, most_steps_record(record, planned, run)
     elif metric.scope == "pair":
         yield from _pairs(record, twin_record(record, planned, run))
+    elif metric.scope == "options":
+        yield from _pairs(record, default_record(record, planned, run))
     elif metric.scope == "floor_pair":
         twin = twin_record(record, planned, run)
         own, others = floors_of(record, planned, run), floors_of(twin, run.planned[twin.cell_id], run)
@@ -105,6 +107,21 @@ def most_steps_record(record: Record, planned: CellPlan, run: Run) -> Record:
     other = run.final.get((most.cell_id, record.launch))
     if other is None or other.status != "ok":
         raise Missing(f"the cell with the most steps ({most.cell.num_steps}) gave nothing in this launch")
+    return other
+
+
+def default_record(record: Record, planned: CellPlan, run: Run) -> Record:
+    """What the same process measured of the cell that differs in options alone and sets the fewest of them.
+
+    Raises:
+        Missing: there is none, or it gave nothing in this process.
+    """
+    default = run.fewest_options[options_key(planned.cell)]
+    if default.cell_id == planned.cell_id:
+        raise Missing("no cell differs from it in having fewer options")
+    other = run.by_process.get((default.cell_id, record.launch, record.worker))
+    if other is None:
+        raise Missing("the cell without its options was not measured in the same process")
     return other
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, Cell, Record
+from harness.records.types import FAILED_STATUSES, Cell, Record
 from harness.spec.plan import Plan, PlannedCell
 
 
@@ -32,16 +32,11 @@ def due_jobs(
         for group in groups:
             records = {p.cell_id: final.get((p.cell_id, launch)) for p in group}
             due = [p for p in group if _is_due(records[p.cell_id], plan, workers_of_this_run)]
-            anchor = group[0]
-            measured = records[anchor.cell_id]
-            if (
-                due
-                and anchor not in due
-                and anchor.cell.decoding == AUTOREGRESSIVE
-                and measured
-                and measured.status == "ok"
-            ):
-                due.insert(0, anchor)  # speed-ups need rounds of one process; an anchor that failed would fail again
+            # Speed-ups need rounds of one process; an anchor that failed would fail again.
+            wanted = {p.twin_id for p in due} - {p.cell_id for p in due}
+            due[:0] = [
+                p for p in group if p.cell_id in wanted and (r := records[p.cell_id]) is not None and r.status == "ok"
+            ]
             if due:
                 attempts = (1 if (r := records[p.cell_id]) is None else r.attempt + 1 for p in due)
                 jobs.append(Job(launch=launch, members=tuple(zip(due, attempts, strict=True))))

@@ -96,7 +96,10 @@ class Cell:
             decoding = "AR"
         else:
             decoding = f"BD L{self.block_length} {'s' if self.stopping == 'fixed' else 's<='}{self.num_steps}"
-        return f"{decoding} b{self.batch_size} {self.prompt_set} {self.prompt_tokens}->{self.output_tokens}"
+        options = "".join(
+            f" {name}={value}" for name, value in self.options.items() if name not in ("window", "synthetic")
+        )
+        return f"{decoding} b{self.batch_size} {self.prompt_set} {self.prompt_tokens}->{self.output_tokens}{options}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

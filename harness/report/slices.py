@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.crossover import line_key
@@ -18,7 +19,18 @@ from harness.report.wording import listed, percent, plain, short
 
 _DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
 _CONDITIONS = (
-    *("model", "backend", "prompt_set", "prompt_tokens", "output_tokens", "eos", "routing", "protocol", "device"),
+    *(
+        "model",
+        "backend",
+        "prompt_set",
+        "prompt_tokens",
+        "output_tokens",
+        "eos",
+        "routing",
+        "protocol",
+        "device",
+        "options",
+    ),
     *_DTYPES,
 )
 _Key = tuple[str, str]
@@ -98,8 +110,8 @@ def _key(run_id: str, cell: Cell, is_wide: bool) -> _Key:
 
 def _title(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:
     """The conditions in which the slices differ, as this one has them."""
-    differing = [key for key in keys if len({str(getattr(s.cell, key)) for s in slices}) > 1]
-    parts = [f"{key} {short(str(getattr(one.cell, key)), 60)}" for key in differing]
+    differing = [key for key in keys if len({setting(s.cell, key) for s in slices}) > 1]
+    parts = [f"{key} {short(str(setting(one.cell, key)), 60)}" for key in differing]
     if len({s.stopping for s in slices}) > 1 and one.stopping:
         parts.append(f"stopping {one.stopping}")
     if len({s.run_id for s in slices}) > 1:
@@ -107,9 +119,16 @@ def _title(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:
     return ", ".join(parts)
 
 
+def setting(cell: Cell, key: str) -> Any:
+    """A field of the cell as tables show it; of its options those beside the window, which every cell has."""
+    if key == "options":
+        return ", ".join(f"{name}={value}" for name, value in cell.options.items() if name != "window") or "default"
+    return getattr(cell, key)
+
+
 def values_of(part: Slice, key: str) -> list[str]:
     """The values that the slice's cells have in a field, in plan order; that of a cell without it is left out."""
-    return [str(value) for value in dict.fromkeys(getattr(row.cell, key) for row in part.rows) if value is not None]
+    return [str(value) for value in dict.fromkeys(setting(row.cell, key) for row in part.rows) if value is not None]
 
 
 def conditions(part: Slice, bands: str) -> str:

@@ -14,7 +14,7 @@ from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
 from harness.records.types import Cell
 from harness.report.outcomes import SKIPPED
-from harness.report.slices import Slice, values_of
+from harness.report.slices import Slice, setting, values_of
 from harness.report.wording import listed, plain
 from harness.spec.config import DeviceConfig
 
@@ -26,6 +26,7 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "exact_match": ("exact match", "%", 1e-2),
     "token_accuracy": ("token accuracy", "%", 1e-2),
     "request_s": ("request", "ms", 1e-3),
+    "slowdown_vs_default": ("time over the default options'", "x", 1),
     "ttfb_s": ("TTFB", "ms", 1e-3),
     "cold_s": ("cold request", "ms", 1e-3),
     "step_s": ("step", "ms", 1e-3),
@@ -63,7 +64,7 @@ _OPTIONAL = (
         "device",
         "protocol",
     ),
-    *("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype"),
+    *("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype", "options"),
 )
 
 
@@ -114,7 +115,7 @@ def _columns(analysis: Analysis) -> Iterator[Column]:
     cells = [row.cell for row in analysis.rows] + [skipped.cell for _, skipped in analysis.skipped]
     for key in (*_ALWAYS, *_OPTIONAL):
         # None is no condition of its own: an autoregressive cell lacks the stopping rule that all others share
-        if key in _ALWAYS or len({getattr(cell, key) for cell in cells} - {None}) > 1:
+        if key in _ALWAYS or len({setting(cell, key) for cell in cells} - {None}) > 1:
             yield _cell_column(key)
     for name, (label, unit, divisor) in _METRICS.items():
         if any(name in row.metrics for row in analysis.rows):
@@ -128,7 +129,7 @@ def _columns(analysis: Analysis) -> Iterator[Column]:
 
 def _cell_column(key: str) -> Column:
     def read(cell: Cell) -> Any:
-        return getattr(cell, key)
+        return setting(cell, key)
 
     kind = "count" if key in ("batch_size", "block_length", "num_steps", "prompt_tokens", "output_tokens") else "text"
     label = {"batch_size": "batch", "block_length": "block", "num_steps": "steps"}.get(key, key.replace("_", " "))
@@ -180,7 +181,7 @@ def slice_filter(part: Slice, keys: Collection[str]) -> str:
 def shared_conditions(analysis: Analysis) -> str:
     """What all cells have in common, and the table therefore has no column for."""
     cells = [row.cell for row in analysis.rows]
-    shared = [(key, {getattr(cell, key) for cell in cells} - {None}) for key in _OPTIONAL]
+    shared = [(key, {getattr(cell, key) for cell in cells} - {None}) for key in _OPTIONAL if key != "options"]
     return ", ".join(
         f"{key.replace('_', ' ')} {plain(str(values.pop()))}" for key, values in shared if len(values) == 1
     )

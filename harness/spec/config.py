@@ -128,6 +128,7 @@ class Axes:
     activation_dtype: list[str] = field(default_factory=lambda: ["bfloat16"])
     kv_dtype: list[str] = field(default_factory=lambda: ["bfloat16"])
     head_dtype: list[str] = field(default_factory=lambda: ["bfloat16"])
+    options: list[dict[str, Any]] = field(default_factory=lambda: [{}])  # laid over the suite's; {} is the default path
 
 
 @dataclass
@@ -192,11 +193,11 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
         where = f"axes.{axis.name}"
         if not values:
             raise ConfigError(f"{where}: the list is empty, so the suite has no cell; expected at least one value")
-        kind = int if isinstance(_AXIS_RULES.get(axis.name), int) else str
+        kind = dict if axis.name == "options" else int if isinstance(_AXIS_RULES.get(axis.name), int) else str
         for value in values:
             if not isinstance(value, kind):  # OmegaConf lets lists and dictionaries into a list of numbers
                 raise ConfigError(f"{where}: {str(value)[:80]!r} is not one value; expected a list such as [a,b]")
-        if len(set(values)) < len(values):
+        if any(value in values[:i] for i, value in enumerate(values)):
             raise ConfigError(f"{where}: {values} names a value twice")
         rule = _AXIS_RULES.get(axis.name)
         for value in values:

@@ -34,14 +34,21 @@ class PlannedCell:
     prediction: Prediction
     predicted_s: float | None  # to measure it: the least warm-up and rounds, and counters, of all launches
     floor_basis: str  # exact | cap: an early stop can only make it cheaper | expected: over the steps that are drawn
+    base_id: str | None = None  # where axes.options has several values: the anchor's id without any of them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell_id", self.cell.cell_id)
 
     @property
     def group_id(self) -> str:
-        """Cells of one group are interleaved in one process: an anchor and all cells whose twin it is."""
-        return self.twin_id or self.cell_id
+        """Cells of one group are interleaved in one process: an anchor and all cells whose twin it is.
+
+        Cells that differ in axes.options alone are in one group too, with an anchor each: what an option brings is a
+        ratio of rounds that were measured side by side.
+        """
+        if self.base_id is None:
+            return self.twin_id or self.cell_id
+        return self.base_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +169,8 @@ def _grid(config: SuiteConfig) -> Iterator[Cell]:
         },
     }
     for values in itertools.product(*(getattr(config.axes, name) for name in names)):
-        cell = Cell(**common, **dict(zip(names, values, strict=True)))
+        point = dict(zip(names, values, strict=True))
+        cell = Cell(**{**common, **point, "options": {**common["options"], **point["options"]}})
         yield cell.twin if cell.decoding == AUTOREGRESSIVE else cell
 
 
@@ -173,6 +181,7 @@ def _model_name(config: SuiteConfig) -> str:
 def _planned(cell: Cell, config: SuiteConfig, prediction: Prediction) -> PlannedCell:
     protocol = config.protocol
     requests = (protocol.warmup_rounds + protocol.rounds + int(protocol.counters)) * protocol.launches
+    base = replace(cell.twin, options={}) if len(config.axes.options) > 1 else None
     exact = cell.eos == "ignore" and cell.stopping in ("fixed", None)
     return PlannedCell(
         cell=cell,
@@ -180,6 +189,7 @@ def _planned(cell: Cell, config: SuiteConfig, prediction: Prediction) -> Planned
         prediction=prediction,
         predicted_s=None if prediction.floor_s is None else requests * prediction.floor_s / ASSUMED_FLOOR_SHARE,
         floor_basis="exact" if exact else "expected" if cell.stopping == REPLAY and cell.eos == "ignore" else "cap",
+        base_id=None if base is None else base.cell_id,
     )
 
 

@@ -82,13 +82,13 @@ def test_a_short_request_reserves_no_more_than_it_needs(kept: int | None) -> Non
 
 def test_a_pass_that_raises_leaves_the_cache_as_it_was(pair: Pair) -> None:
     cache = api.encode(pair.ours, random_ids(1, 9))
-    before, weight = contents(cache), pair.ours.layers[2].mlp.up_proj.weight
-    pair.ours.layers[2].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(1, 1), requires_grad=False)
+    before, weight = contents(cache), pair.ours.layers[2].self_attn.o_proj.weight
+    pair.ours.layers[2].self_attn.o_proj.weight = torch.nn.Parameter(torch.zeros(1, 1), requires_grad=False)
     try:
         api.encode(pair.ours, random_ids(1, 4), cache=cache)
     except RuntimeError:
         pass
     finally:
-        pair.ours.layers[2].mlp.up_proj.weight = weight
+        pair.ours.layers[2].self_attn.o_proj.weight = weight
     assert cache.length == 9
     assert all(torch.equal(a, b) for a, b in zip(before, contents(cache), strict=True))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oracle import Pair, random_ids
 
 from engine import api, moe, sampling, tokenizer, weights
+from engine.choices import PLAIN, resolve
 from engine.config import PRESETS
 from engine.observe import observe
 
@@ -35,20 +36,20 @@ def test_experts_equal_the_weighted_sum_written_out(tiny: api.Model) -> None:
             gate, up = (layer.experts.gate_up_proj[e] @ x[n]).chunk(2)
             hidden = torch.nn.functional.gelu(gate, approximate="tanh") * up
             expected[n] += weight * (layer.experts.down_proj[e] @ hidden)
-    got = moe.expert_mlp(x, weights_NK, experts_NK, layer.experts, 0)
+    got = moe.expert_mlp(x, weights_NK, experts_NK, layer.experts, 0, PLAIN)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
-def test_passes_and_sampler_never_read_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_and_sampler_never_read_the_device() -> None:
     """On the meta device there is nothing to read, so that a tensor's value on the host would raise."""
-    monkeypatch.setattr(moe, "gemm_name", lambda x: "grouped")  # what runs on a GPU in bfloat16
     model = weights.skeleton(PRESETS["tiny"], torch.bfloat16)
+    model.choices = resolve(torch.device("cuda"), torch.bfloat16)
     prompt, canvas = (torch.zeros(2, n, dtype=torch.long, device="meta") for n in (70, 32))
     cache = api.KVCache(model.config)
     model.encode(prompt, cache)
     temperature = sampling.temperatures(2, 0.4, 0.8, model.device)[0]
     step = sampling.fast(model.denoise(canvas, cache), temperature, 0.1, None)
-    model.denoise(step.canvas_BL, cache, step.conditioning_BLV.bfloat16())
+    model.denoise(step.canvas_BL, cache, probs_BLV=step.probs_BLV)
     model.encode(step.argmax_BL, cache)
     stopped_B = sampling.AdaptiveStop(1, 0.005)(step.argmax_BL, step.entropy_BL)
     token_B1 = sampling.draw(model.causal_logits(canvas[:, :1], cache, last=1)[:, 0].softmax(dim=-1), None)

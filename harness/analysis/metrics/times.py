@@ -22,6 +22,12 @@ def speedup_vs_ar(round: Round, twin: Round) -> float:
     return _tok_s(round) / _tok_s(twin)
 
 
+@metric(unit="x", better="lower", kind="time", scope="options")
+def slowdown_vs_default(round: Round, default: Round) -> float:
+    """wall_s / wall_s of the same round without the cell's own options, of axes.options, in the same process."""
+    return round.wall_s / default.wall_s
+
+
 @metric(unit="x", better="higher", kind="time", scope="pair")
 def cpu_speedup_vs_ar(round: Round, twin: Round) -> float:
     """On a CPU: useful tokens per second of CPU time / that of the round which speedup_vs_ar divides by."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 
 from engine import api, ranges
+from engine.choices import OPTIONS, resolve
 from engine.config import ModelConfig
-from engine.moe import gemm_name
 from engine.observe import MOST_ROWS, observe
 from engine.routing import Routing, drawn
 from engine.sampling import SAMPLERS
@@ -23,7 +23,7 @@ from harness.spec import draws
 from harness.spec.config import ConfigError, DeviceConfig, ModelSource
 
 _DTYPES = ("float32", "bfloat16")
-_OPTIONS = {"window", "sampler", *draws.OPTIONS}
+_OPTIONS = {"window", *OPTIONS, *draws.OPTIONS}
 _MOST_LOGITS = 2**26  # at once, when answers are scored: 256 MiB in float32
 _MARKS = {stage: ranges.Range(f"bench.{stage}", "harness", 1) for stage in ("warmup", "measure", "profile")}
 
@@ -86,6 +86,11 @@ class ReferenceBackend:
                 raise ConfigError(f"model: {error}") from None
 
     def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> _Prepared:
+        chosen = {name: str(value) for name, value in cell.options.items() if name in OPTIONS}
+        try:
+            self._model.choices = resolve(self._device, self._model.dtype, chosen)
+        except ValueError as error:
+            raise Unsupported(str(error)) from None
         ids_BT, mask_BT = self._random_ids(cell, seed) if not texts else self._text_ids(cell, texts)
         generator = torch.Generator(device=self._device).manual_seed(seed)
         return _Prepared(
@@ -185,13 +190,15 @@ class ReferenceBackend:
 
     def _resolved(self, cell: Cell) -> dict[str, str]:
         """What runs, read from the model and not from the request."""
+        options = asdict(self._model.choices)
+        sampler = options.pop("sampler")
         kernels = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
-            "expert_gemm": gemm_name(self._model.embed_tokens.weight),
             "attention": "torch scaled_dot_product_attention",
             "threads": str(torch.get_num_threads()),
+            **options,
         }
-        diffusion = {"window": self._model.window, "sampler": SAMPLERS[_sampler(cell)].__name__}
+        diffusion = {"window": self._model.window, "sampler": SAMPLERS[sampler].__name__}
         return kernels if cell.decoding == AUTOREGRESSIVE else {**kernels, **diffusion}
 
     def _request(self, cell: Cell, prepared: _Prepared) -> api.Generation:
@@ -210,7 +217,6 @@ class ReferenceBackend:
             block_length=cell.block_length,
             num_steps=cell.num_steps,
             stopping=cell.stopping,
-            sampler=_sampler(cell),
             replay_steps_BC=prepared.replay_steps_BC,
         )
 
@@ -262,10 +268,6 @@ def _settled(settled_steps: list[list[list[int]]], out: api.Generation, block_le
         [row[: max(0, useful_B[b] - c * length)] if took_step_CB[c][b] else [] for b, row in enumerate(rows)]
         for c, rows in enumerate(settled_steps)
     ]
-
-
-def _sampler(cell: Cell) -> str:
-    return str(cell.options.get("sampler", "fast"))
 
 
 @contextmanager

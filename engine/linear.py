@@ -1,0 +1,79 @@
+"""Products of activations with weights: several projections of one input as one, and oneDNN where it is faster.
+
+On a CPU, torch.nn.functional.linear hands float32 to MKL, which lays a weight out for its kernels in every call. oneDNN
+can do that once. torch exposes it as the operators that torch.compile emits for frozen weights; they are not part of
+its public interface, so `engine.choices.can_pack` asks for them first. Small products stay with MKL, which starts
+sooner.
+
+Legend: N rows, I input size, O output size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.compiler import is_compiling as compiling
+
+from engine.choices import Choices
+
+# From so many multiply-adds on oneDNN was faster on two cores of an EPYC of 2024, with weights that are not in a cache:
+# one row of 256 to 256.
+PACKED_FROM = 2**16
+
+
+def _packed(x_NI: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
+    return product
+
+
+@torch.library.custom_op("canvasbench::packed_product", mutates_args=())
+def _compilable(x_NI: torch.Tensor, packed: torch.Tensor, out_size: int) -> torch.Tensor:
+    """The same as an operator that torch.compile leaves alone; it expects weights that it has packed itself."""
+    return _packed(x_NI, packed)
+
+
+@_compilable.register_fake
+def _(x_NI: torch.Tensor, packed: torch.Tensor, out_size: int) -> torch.Tensor:
+    return x_NI.new_empty(len(x_NI), out_size)
+
+
+class Weight:
+    """One weight matrix (O, I), or the rows of several, as the chosen product wants it: made at first use, then kept.
+
+    It never holds the only copy: what is loaded, saved and trained are the parameters that `source` reads.
+    """
+
+    def __init__(self, source: Callable[[], torch.Tensor], *, made: bool = False) -> None:
+        """source: gives the matrix; `made` says that it has to copy parameters for that."""
+        self._source = source
+        self._made = made
+        self._matrix: torch.Tensor | None = None
+        self._packed: tuple[torch.Tensor, int, int] | None = None  # with O and I
+
+    @classmethod
+    def rows_of(cls, *parts: nn.Linear) -> Weight:
+        """All output rows of several projections."""
+        return cls(lambda: torch.cat([part.weight for part in parts]), made=True)
+
+    def product(self, x: torch.Tensor, choices: Choices) -> torch.Tensor:
+        """x (..., I) times the matrix: (..., O)."""
+        if choices.linear == "packed":
+            if self._packed is None:
+                matrix_OI = self._source().contiguous()
+                self._packed = (torch.ops.mkldnn._reorder_linear_weight(matrix_OI), *matrix_OI.shape)
+            packed, out_size, in_size = self._packed
+            if x.numel() * out_size >= PACKED_FROM:
+                rows_NI = x.reshape(-1, in_size)
+                rows_NO = _compilable(rows_NI, packed, out_size) if compiling() else _packed(rows_NI, packed)
+                return rows_NO.view(*x.shape[:-1], out_size)
+        return F.linear(x, self._plain())
+
+    def _plain(self) -> torch.Tensor:
+        if not self._made:
+            return self._source()
+        if self._matrix is None:
+            self._matrix = self._source()
+        return self._matrix

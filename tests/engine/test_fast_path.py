@@ -1,0 +1,198 @@
+"""Every faster implementation against its plain one: logits, tokens, and the distribution that samplers draw from."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+import torch
+from oracle import random_ids
+from scipy.stats import chisquare
+
+from engine import api, sampling, weights
+from engine.choices import OPTIONS, PLAIN, Choices, resolve
+from engine.config import FULL, PRESETS, SLIDING
+
+CPU = torch.device("cpu")
+FAST = resolve(CPU, torch.float32)
+BOUND = 1e-5  # of logits, whose standard deviation is about 1
+NEAR = 1e-4  # two likeliest tokens whose logits are nearer may change places
+SWITCHED = {"everything": FAST} | {
+    name: replace(PLAIN, **{name: value}) for name, value in asdict(FAST).items() if value != getattr(PLAIN, name)
+}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> api.Model:
+    return api.load("tiny")
+
+
+def logits(model: api.Model, choices: Choices, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Self-conditioned logits of a canvas, and causal ones, behind a prompt longer than the window of 64."""
+    model.choices = choices
+    vocab = model.config.vocab_size
+    canvas_BL = random_ids(batch, length, 1, vocab)
+    previous = 3 * torch.randn(batch, length, vocab, generator=torch.Generator().manual_seed(2))
+    cache = api.encode(model, random_ids(batch, 70, 0, vocab))
+    denoised = api.denoise_logits(model, canvas_BL, cache, self_conditioning_BLV=previous)
+    return denoised, api.causal_logits(model, canvas_BL, cache=cache)
+
+
+# Rows per expert decide how the experts run: one token, few, all experts at once, and the loop (256 rows and more).
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 1), (1, 32), (2, 300)])
+@pytest.mark.parametrize("choices", SWITCHED.values(), ids=SWITCHED)
+def test_logits_equal_those_of_the_plain_implementations(
+    tiny: api.Model, choices: Choices, batch: int, length: int
+) -> None:
+    pairs = zip(logits(tiny, PLAIN, batch, length), logits(tiny, choices, batch, length), strict=True)
+    assert max((plain - fast).abs().max().item() for plain, fast in pairs) <= BOUND
+
+
+def test_the_plain_and_the_fast_path_differ_in_every_part_that_has_a_choice() -> None:
+    assert set(SWITCHED) == {"everything", "linear", "projections", "norms", "experts", "sampler"}
+
+
+def test_every_step_of_a_request_has_the_likeliest_tokens_of_the_plain_path(
+    tiny: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step is computed twice from equal inputs, so that a near tie leaves later steps comparable."""
+    denoise, seen = tiny.denoise, []
+
+    def both(*inputs: torch.Tensor) -> torch.Tensor:
+        tiny.choices = PLAIN
+        plain = denoise(*inputs)
+        tiny.choices = FAST
+        fast = denoise(*inputs)
+        seen.append(_exceptions(plain, fast))
+        return fast
+
+    monkeypatch.setattr(tiny, "denoise", both)
+    tiny.choices = FAST
+    prompt = random_ids(4, 40, 0, 512)
+    api.generate(tiny, prompt, decoding="block_diffusion", output_tokens=64, num_steps=12, stopping="fixed")
+    assert len(seen) == 24
+    assert sum(seen) <= 3  # of 3,072 tokens, all of them near ties
+
+
+def test_every_decoded_token_is_the_likeliest_of_the_plain_path(tiny: api.Model) -> None:
+    tiny.choices = FAST
+    prompt = random_ids(4, 40, 0, 512)
+    out = api.generate(tiny, prompt, decoding="autoregressive", output_tokens=64, eos="ignore").output_ids
+    tiny.choices = PLAIN
+    plain = api.causal_logits(tiny, torch.cat([prompt, out[:, :-1]], dim=1))[:, 39:]
+    chosen = plain.gather(-1, out[..., None])[..., 0]
+    assert bool((plain.amax(dim=-1) - chosen < NEAR).all())
+    assert int((plain.argmax(dim=-1) != out).sum()) <= 1
+
+
+def _exceptions(plain: torch.Tensor, fast: torch.Tensor) -> int:
+    """How many likeliest tokens differ; every one of them is a near tie."""
+    differ = plain.argmax(dim=-1) != fast.argmax(dim=-1)
+    best_two = plain.topk(2, dim=-1).values
+    assert bool((best_two[..., 0] - best_two[..., 1] < NEAR)[differ].all())
+    return int(differ.sum())
+
+
+@pytest.mark.parametrize("vocab", [96, 512, 997])
+def test_the_fast_sampler_draws_each_token_with_its_probability(vocab: int) -> None:
+    """Chi-square over 200,000 draws; tokens expected less than five times count as one."""
+    generator = torch.Generator().manual_seed(vocab)
+    probs_V = (2 * torch.randn(vocab, generator=generator)).softmax(dim=-1)
+    draws, rows = 200_000, 1_000
+    u_BL = torch.rand(draws // rows, rows, dtype=torch.float64, generator=generator)
+    drawn = torch.cat([sampling.invert(probs_V.expand(1, rows, vocab).contiguous(), u[None])[0] for u in u_BL])
+    counts = torch.bincount(drawn, minlength=vocab).double()
+    expected = probs_V.double() / probs_V.double().sum() * draws
+    rare = expected < 5
+    seen, wanted = ([*x[~rare].tolist(), x[rare].sum().item()] for x in (counts, expected))
+    assert chisquare(seen, wanted).pvalue > 0.001
+
+
+def test_inversion_gives_the_token_whose_share_of_the_line_holds_the_number() -> None:
+    probs = torch.tensor([[[0.0, 0.5, 0.0, 0.25, 0.25, 0.0, 0.0, 0.0]]]).expand(1, 6, 8).contiguous()
+    u = torch.tensor([[0.0, 0.49, 0.5, 0.74, 0.75, 1 - 2**-53]], dtype=torch.float64)
+    assert sampling.invert(probs, u).tolist() == [[1, 1, 3, 3, 4, 4]]
+
+
+@pytest.mark.parametrize("vocab", [96, 512, 997])
+def test_a_fast_step_has_the_likeliest_tokens_entropies_and_probabilities_of_a_plain_one(vocab: int) -> None:
+    logits_BLV = 4 * torch.randn(2, 9, vocab, generator=torch.Generator().manual_seed(0))
+    logits_BLV[0, 0] = logits_BLV[0, 0].round()  # ties: the first of them is taken
+    temperature = torch.tensor(0.7)
+    plain, fast = (step(logits_BLV, temperature, 0.5, None) for step in (sampling.plain, sampling.fast))
+    assert torch.equal(plain.argmax_BL, fast.argmax_BL)
+    torch.testing.assert_close(fast.entropy_BL, plain.entropy_BL, atol=1e-5, rtol=0)
+    assert plain.conditioning_BLV is not None
+    torch.testing.assert_close(fast.probs_BLV, plain.conditioning_BLV.softmax(dim=-1), atol=1e-6, rtol=0)
+
+
+def test_equal_generators_give_the_fast_sampler_equal_tokens_and_others_do_not(tiny: api.Model) -> None:
+    tiny.choices = FAST
+
+    def tokens(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return api.generate(
+            tiny, random_ids(2, 9), decoding="block_diffusion", output_tokens=32, num_steps=4, generator=generator
+        ).output_ids
+
+    assert torch.equal(tokens(5), tokens(5))
+    assert not torch.equal(tokens(5), tokens(6))
+
+
+def test_a_device_and_dtype_without_a_fast_form_gets_the_plain_one() -> None:
+    assert resolve(CPU, torch.bfloat16).linear == "plain"
+    assert resolve(CPU, torch.bfloat16).experts == "loop"
+    assert resolve(torch.device("cuda"), torch.bfloat16).experts == "grouped"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"kernel": "x"}, "option is 'kernel', expected 'linear' or 'projections'"),
+        ({"experts": "lop"}, "experts is 'lop', expected 'loop' or 'tailored' or 'grouped'"),
+    ],
+)
+def test_an_unknown_option_or_value_is_refused_with_those_that_there_are(wanted: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        api.load("tiny", options=wanted)
+
+
+def test_packed_weights_are_refused_where_they_would_be_rounded() -> None:
+    with pytest.raises(ValueError, match="needs a CPU, float32"):
+        api.load("tiny", dtype="bfloat16", options={"linear": "packed"})
+
+
+def test_every_option_says_what_it_and_its_values_do() -> None:
+    assert all(option.about and len(option.values) > 1 and all(option.values.values()) for option in OPTIONS.values())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+def test_compiled_steps_break_no_graph_and_have_the_logits_of_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = replace(PRESETS["tiny"], num_layers=2, layer_types=(SLIDING, FULL), canvas_length=16)
+    model = weights.random_model(shape, CPU, torch.float32, seed=0)
+    seen: list[float] = []
+    compile_, denoise = torch.compile, model.denoise
+
+    def watched(function: Any, *, fullgraph: bool) -> Any:
+        assert fullgraph  # so that a graph break would raise
+        compiled = compile_(function, fullgraph=True)
+
+        def both(*inputs: Any) -> torch.Tensor:
+            logits = compiled(*inputs)
+            model.choices = PLAIN
+            seen.append((logits - denoise(*inputs)).abs().max().item())
+            model.choices = on
+            return logits
+
+        return both
+
+    on = model.choices = replace(FAST, compile="on")
+    monkeypatch.setattr(torch, "compile", watched)
+    prompt = random_ids(1, 40, 0, 512)
+    api.generate(
+        model, prompt, decoding="block_diffusion", output_tokens=32, num_steps=4, stopping="fixed", eos="ignore"
+    )
+    assert len(seen) == 5  # of 8 steps the first of each canvas and the first conditioned one run as they are
+    assert max(seen) <= BOUND
