@@ -34,6 +34,7 @@ class CellRow:
     missing: dict[str, str]  # metric -> why it is absent
     marks: tuple[str, ...]
     source: str = "measured"
+    peer_id: str | None = None
 
     @property
     def is_autoregressive(self) -> bool:
@@ -57,6 +58,7 @@ class CellRow:
             "cell_id": self.cell_id,
             "cell": asdict(self.cell),
             "twin_id": self.twin_id,
+            "peer_id": self.peer_id,
             "status": self.status,
             "reason": self.reason,
             "source": self.source,
@@ -90,6 +92,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         cell_id=planned.cell_id,
         cell=planned.cell,
         twin_id=planned.twin_id,
+        peer_id=planned.peer_id,
         status=status,
         reason=reason,
         metrics=metrics,

@@ -108,7 +108,7 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
         run_id=run_dir.name,
         worker=order["worker"],
         environment_id=order["environment_id"],
-        backend=registry.create(config.backend),
+        backends=registry.create_all(config),
         writer=writer,
         journal=journal,
         tell=events.tell,

@@ -18,6 +18,7 @@ RECORD_SCHEMA = 3
 
 BLOCK_DIFFUSION = "block_diffusion"
 AUTOREGRESSIVE = "autoregressive"
+REFERENCE = "reference"  # the backend that is this project's engine
 PASS_KINDS = ("prefill", "denoise", "commit", "decode", "verify")
 
 Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
@@ -76,12 +77,13 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Short text for progress lines and tables."""
+        """Short text for progress lines and tables; the backend stands in it where it is not this engine."""
         if self.decoding == AUTOREGRESSIVE:
             decoding = "AR"
         else:
             decoding = f"BD L{self.block_length} {'s' if self.stopping == 'fixed' else 's<='}{self.num_steps}"
-        return f"{decoding} b{self.batch_size} {self.prompt_set} {self.prompt_tokens}->{self.output_tokens}"
+        backend = "" if self.backend == REFERENCE else f" on {self.backend}"
+        return f"{decoding} b{self.batch_size} {self.prompt_set} {self.prompt_tokens}->{self.output_tokens}{backend}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

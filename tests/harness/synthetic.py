@@ -67,6 +67,8 @@ class Scenario:
     launches: int = 1
     trained: bool = True
     eos: str = "ignore"
+    peer: str = ""
+    isolation: str = "launch"
     roofs: bool = True
     wobble: float = 0.01
     exclude: list[dict[str, Any]] = field(default_factory=list)
@@ -113,6 +115,9 @@ def config_of(scenario: Scenario) -> SuiteConfig:
         exclude=scenario.exclude,
         eos=scenario.eos,
         options={"synthetic": True},
+        peer=scenario.peer,
+        peer_options={"synthetic": True},
+        isolation=scenario.isolation,
     )
 
 

@@ -60,7 +60,7 @@ def measured(folder: Path, outside: Path, *words: str) -> Analysis:
     writer, journal = store.RecordWriter(folder, "w"), RoundJournal(folder, "w")
     session = Session(
         plan=plan, run_id="r", worker="w", environment_id=here.environment_id, writer=writer, journal=journal,
-        backend=registry.create(config.backend), tell=lambda event: None,
+        backends=registry.create_all(config), tell=lambda event: None,
     )  # fmt: skip
     for job in due_jobs(plan, {}):
         session.measure(job)

@@ -299,7 +299,12 @@ def test_what_is_no_share_is_missing(share: tuple[float, float]) -> None:
 
 
 def test_every_metric_is_recomputed_here() -> None:
-    elsewhere = {"cpu_speedup_vs_ar", "cold_s"}  # test_two_clocks.py
+    elsewhere = {
+        "cpu_speedup_vs_ar",
+        "cold_s",
+        "peer_speedup",
+        "peer_step_speedup",
+    }  # test_two_clocks.py, test_peers.py
     assert set(METRICS) == {*EXPECTED, *SHARES, *COUNTED, *elsewhere, "speedup_vs_ar", "distinct_experts"}
 
 

@@ -12,9 +12,10 @@ from harness.records.types import Round
 Better = Literal["higher", "lower"]
 Kind = Literal["counter", "time"]  # a counter repeats exactly with its seed; a time does not
 # What a metric is computed from. round: (round, planned cell). record: (record, planned cell). pair: (round, the twin's
-# round). most_steps: (record, that of the cell with the most steps of its kind). share: (round, planned cell), and the
-# function gives a Part for each row, because a share of a cell pools all its rows: it is no median of rounds.
-Scope = Literal["round", "record", "pair", "most_steps", "share"]
+# round). peer: (round, that of the same cell on the suite's peer). most_steps: (record, that of the cell with the most
+# steps of its kind). share: (round, planned cell), and the function gives a Part for each row, because a share of
+# a cell pools all its rows: it is no median of rounds.
+Scope = Literal["round", "record", "pair", "peer", "most_steps", "share"]
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
