@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Show every cell, every skip and what each should cost; touch no GPU."""
-    from harness.spec.plan import to_json
+    from harness.spec.plan_json import to_json
 
     config = _compose(args)
     if args.cfg:
@@ -91,7 +91,7 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     from harness.measuring.runner import Supervisor, WorkerError
     from harness.records import store
     from harness.spec import suite
-    from harness.spec.plan import to_json
+    from harness.spec.plan_json import to_json
 
     planned, environment = _planned(config)
     _refuse_unfit(planned, environment)

@@ -39,6 +39,7 @@ from harness.records.journal import RoundJournal
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell
 from harness.spec import plan as planning
 from harness.spec.config import ConfigError
+from harness.spec.plan_json import to_json
 from harness.spec.suite import compose
 
 SUITES = Path(__file__).with_name("aa_study_suites")
@@ -118,14 +119,14 @@ def measure(words: Sequence[str], results_dir: Path, order: str) -> Path:
     plan = planning.identified(planning.build(config), provenance)
     run_dir = store.open_run_dir(results_dir / order, config.name, plan.run_id, fresh=True)
     store.write_environment(run_dir, here)
-    store.write_atomic(run_dir / "plan.json", store.json_lines({**planning.to_json(plan), "command": None}))
+    store.write_atomic(run_dir / "plan.json", store.json_lines({**to_json(plan), "command": None}))
     writer, journal = store.RecordWriter(run_dir, "study"), RoundJournal(run_dir, "study")
     session = ORDERS[order](
         plan=plan,
         run_id=run_dir.name,
         worker="study",
         environment_id=here.environment_id,
-        backend=OneEngine(),
+        backends={BACKEND: OneEngine()},
         writer=writer,
         journal=journal,
         tell=lambda event: None,

@@ -98,7 +98,7 @@ class Replayed:
 
     def _generate(self, cell: Any, prepared: Any) -> Any:
         self._rubbish += 1  # as a request does with the caches
-        ids = getattr(prepared, "ids_BT", np.zeros(0))
+        ids = getattr(getattr(prepared, "prompts", None), "ids_BT", np.zeros(0))
         key = (cell.cell_id, tuple(ids.flatten().tolist()))
         if key not in _ANSWERS:
             _ANSWERS[key] = self._backend.generate(cell, prepared)
@@ -121,7 +121,7 @@ def cost_of_rounds(*words: str, flushes_caches: bool = False) -> dict[str, float
             run_id="cost",
             worker="cost",
             environment_id="cost",
-            backend=backend,
+            backends={plan.config.backend: backend},
             writer=RecordWriter(Path(folder), "cost"),
             journal=RoundJournal(Path(folder), "cost"),
             tell=spent.timed("events", lambda event: os.write(nobody.fileno(), (json.dumps(event) + "\n").encode())),

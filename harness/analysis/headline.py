@@ -45,15 +45,16 @@ class Headline:
 
 
 def headline_of(run: Run, run_id: str, rows: list[CellRow]) -> Headline:
-    """The headline of one run from its own rows."""
-    measured = [row for row in rows if row.run_id == run_id and "useful_tok_s" in row.metrics]
+    """The headline of one run from its own rows, those of its peer left out."""
+    rows = [row for row in rows if row.run_id == run_id and row.cell.backend != run.peer]
+    measured = [row for row in rows if "useful_tok_s" in row.metrics]
     diffusion = _fastest([row for row in measured if not row.is_autoregressive])
     if diffusion is None:
         autoregressive = _fastest([row for row in measured if row.is_autoregressive])
     else:
         autoregressive = next((row for row in measured if row.cell_id == diffusion.twin_id), None)
     shown = diffusion or autoregressive
-    lines = lines_of([r for r in rows if r.run_id == run_id])
+    lines = lines_of(rows)
     return Headline(
         run_id=run_id,
         device=run.device_name,

@@ -37,6 +37,7 @@ class CellRow:
     source: str = "measured"
     floor_roof: str | None = None  # datasheet | measured: whose roofs its floor uses
     floor_experts: str | None = None  # measured | uniform | zipf | replay: whose distinct experts
+    peer_id: str | None = None
 
     @property
     def is_autoregressive(self) -> bool:
@@ -60,6 +61,7 @@ class CellRow:
             "cell_id": self.cell_id,
             "cell": asdict(self.cell),
             "twin_id": self.twin_id,
+            "peer_id": self.peer_id,
             "status": self.status,
             "reason": self.reason,
             "source": self.source,
@@ -97,6 +99,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         cell_id=planned.cell_id,
         cell=planned.cell,
         twin_id=planned.twin_id,
+        peer_id=planned.peer_id,
         status=status,
         reason=reason,
         metrics=metrics,

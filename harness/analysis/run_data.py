@@ -24,6 +24,7 @@ class CellPlan:
     floor_basis: str
     phases: dict[str, dict[str, Any]]  # pass kind -> count, and floor_s over all of them
     missing: dict[str, str]
+    peer_id: str | None = None  # the same cell on another backend, with which it is compared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,11 @@ class Run:
     @property
     def suite(self) -> str:
         return str(self.plan["suite"])
+
+    @property
+    def peer(self) -> str:
+        """The backend that this run's own one is compared with; empty where there is none."""
+        return str(self.plan.get("peer") or "")
 
     @property
     def is_trained(self) -> bool:
@@ -190,6 +196,7 @@ def _cell_plan(directory: Path, entry: Any) -> CellPlan:
         cell=cell,
         cell_id=str(entry["cell_id"]),
         twin_id=entry.get("twin_id"),
+        peer_id=entry.get("peer_id"),
         floor_basis=str(entry.get("floor_basis", "exact")),
         phases=entry.get("phases") or {},
         missing=entry.get("missing") or {},

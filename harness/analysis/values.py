@@ -14,6 +14,8 @@ from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
 
 # Twins may differ in these and in nothing else.
 TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
+# And a cell and its peer in these; each backend has options of its own, and those that both know are equal.
+PEER_KEYS = ("backend", "options")
 
 
 def summary_of(metric: Metric, planned: CellPlan, run: Run) -> tuple[Summary | None, str]:
@@ -72,6 +74,8 @@ def inputs_of(metric: Metric, planned: CellPlan, record: Record, run: Run) -> It
         yield record, most_steps_record(record, planned, run)
     elif metric.scope == "pair":
         yield from _pairs(record, twin_record(record, planned, run))
+    elif metric.scope == "peer":
+        yield from _pairs(record, peer_record(record, planned, run))
     elif metric.scope == "options":
         yield from _pairs(record, default_record(record, planned, run))
     elif metric.scope == "floor_pair":
@@ -139,18 +143,42 @@ def twin_record(record: Record, planned: CellPlan, run: Run) -> Record:
         raise Missing(f"no autoregressive twin: {reason}")
     if run.plan.get("isolation") == "process":
         raise Missing("isolation=process: every cell has a process of its own, and a speed-up takes rounds of one")
-    twin = run.by_process.get((planned.twin_id, record.launch, record.worker))
-    if twin is None:
-        last = run.final.get((planned.twin_id, record.launch))
+    return _of_one_process("autoregressive twin", planned.twin_id, record, run, TWIN_KEYS)
+
+
+def peer_record(record: Record, planned: CellPlan, run: Run) -> Record:
+    """What the same process measured of the same cell on the suite's peer.
+
+    Raises:
+        Missing: there is no peer, it gave nothing in this process, or the two differ in more than they may.
+    """
+    if not run.peer:
+        raise Missing("the suite has no peer")
+    if planned.peer_id is None:
+        raise Missing("it is the peer itself")
+    isolation = run.plan.get("isolation")
+    if isolation in ("backend", "process"):
+        raise Missing(f"isolation={isolation}: it shares no process with its peer, and a speed-up takes rounds of one")
+    return _of_one_process("peer", planned.peer_id, record, run, PEER_KEYS)
+
+
+def _of_one_process(what: str, cell_id: str, record: Record, run: Run, may_differ: tuple[str, ...]) -> Record:
+    other = run.by_process.get((cell_id, record.launch, record.worker))
+    if other is None:
+        last = run.final.get((cell_id, record.launch))
         ended = f"ended in {last.status}" if last is not None and last.status != "ok" else "was not measured"
-        raise Missing(f"its autoregressive twin {ended} in the same process")
-    differing = differing_keys(record.cell, twin.cell)
+        raise Missing(f"its {what} {ended} in the same process")
+    differing = differing_keys(record.cell, other.cell, may_differ)
     if differing:
         raise Missing(f"refused: the pair differs in {', '.join(differing)}")
-    return twin
+    return other
 
 
-def differing_keys(cell: Cell, other: Cell) -> list[str]:
-    """Fields in which two cells differ although twins may not."""
-    names = [f.name for f in fields(Cell) if f.name not in TWIN_KEYS]
-    return [name for name in names if getattr(cell, name) != getattr(other, name)]
+def differing_keys(cell: Cell, other: Cell, may_differ: tuple[str, ...] = TWIN_KEYS) -> list[str]:
+    """Fields in which two cells differ although they may not; peers in one of the options that both have."""
+    names = [f.name for f in fields(Cell) if f.name not in may_differ]
+    shared = cell.options.keys() & other.options.keys() if "options" in may_differ else ()
+    return [
+        *(name for name in names if getattr(cell, name) != getattr(other, name)),
+        *(f"options.{name}" for name in sorted(shared) if cell.options[name] != other.options[name]),
+    ]

@@ -1,4 +1,4 @@
-"""What a worker does: groups one after another on a loaded backend, every round and every record on disk at once."""
+"""What a worker does: groups one after another on loaded backends, every round and every record on disk at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 import itertools
 import random
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
@@ -34,13 +34,13 @@ class Session:
     run_id: str
     worker: str
     environment_id: str
-    backend: Backend
+    backends: Mapping[str, Backend]  # of the suite: its own and, if it has one, its peer
     writer: RecordWriter
     journal: RoundJournal
     tell: Tell  # what the supervisor hears: group, load, begin, end, record
     observe: Observe = nobody_looks  # what the supervisor saw of the GPU during a round
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
-    loaded: tuple[str, ...] | None = None
+    loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> load key of what it holds
     is_spent: bool = False  # whether a backend's leak has eaten into this process, so that a fresh one should go on
 
     def measure(self, job: Job) -> None:
@@ -59,8 +59,9 @@ class Session:
                 one.fail(OutOfMemory(f"{PRUNED}: batch {smallest} of the same line ran out of memory"))
         runnable = [one for one in live if one.status == "ok"]
         try:
+            for name in dict.fromkeys(one.cell.backend for one in runnable):
+                self._load([one for one in runnable if one.cell.backend == name])
             if runnable:
-                self._load(runnable)
                 self._measure(runnable)
         except DeviceBroken:
             self._write([one for one in live if one.status != "ok"])
@@ -82,20 +83,20 @@ class Session:
         )
 
     def _load(self, live: list[LiveCell]) -> None:
-        """Load the weights unless the last group's serve; where that is impossible, every cell says why."""
-        key = load_key(live[0].cell)
-        if self.loaded == key:
+        """Load one backend's weights unless the last group's serve; where that is impossible, every cell says why."""
+        key, name = load_key(live[0].cell), live[0].cell.backend
+        if self.loaded.get(name) == key:
             return
         config = self.plan.config
         self.tell({"event": "load", "launch": live[0].launch, "cells": [one.cell_id for one in live]})
-        self.loaded = None
+        self.loaded.pop(name, None)
         try:
-            self.backend.load(config.model, self.plan.shape, config.device, live[0].cell, config.seed)
+            self.backends[name].load(config.model, self.plan.shape, config.device, live[0].cell, config.seed)
         except (OutOfMemory, Unsupported) as error:
             for one in live:
                 one.fail(error)
             return
-        self.loaded = key
+        self.loaded[name] = key
         gc.collect()
         gc.freeze()  # what a load leaves behind need not be looked at again before every round
 
@@ -108,10 +109,10 @@ class Session:
             cold = [one for one in live if one.is_cold]
             if not cold:
                 break
-            self._each("warmup", partial(LiveCell.warm_up, backend=self.backend, index=index), cold)
+            self._each("warmup", partial(LiveCell.warm_up, index=index), cold)
         self._take_rounds(live)
         if self.plan.config.protocol.counters:
-            self._each("count", partial(LiveCell.count, backend=self.backend), live)
+            self._each("count", LiveCell.count, live)
 
     def _take_rounds(self, live: list[LiveCell]) -> None:
         for index in itertools.count():
@@ -120,9 +121,9 @@ class Session:
             self._round(index, turns(live, f"{self.plan.config.seed} {live[0].launch} {live[0].cell_id}", index))
 
     def _round(self, index: int, order: Iterable[LiveCell]) -> None:
-        self._each("measure", partial(LiveCell.measure, backend=self.backend, index=index, observe=self.observe), order)
+        self._each("measure", partial(LiveCell.measure, index=index, observe=self.observe), order)
 
-    def _each(self, stage: str, action: Callable[[LiveCell], None], cells: Iterable[LiveCell]) -> None:
+    def _each(self, stage: str, action: Callable[[LiveCell, Backend], None], cells: Iterable[LiveCell]) -> None:
         """One request of every cell that is well so far. A failed cell is a row; the sweep goes on."""
         for one in cells:
             if one.status != "ok":
@@ -131,7 +132,7 @@ class Session:
             where = {"stage": stage, "cell_id": one.cell_id, "launch": one.launch}
             self.tell({"event": "begin", **where})
             try:
-                action(one)
+                action(one, self.backends[one.cell.backend])
             except ConfigError:  # the user's mistake: going on would only repeat the message
                 raise
             except DeviceBroken as error:

@@ -105,7 +105,7 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
     by_id = {planned.cell_id: planned for planned in plan.cells}
     journal = RoundJournal(run_dir, order["worker"])
     writer = store.RecordWriter(run_dir, order["worker"])
-    backend = registry.create(config.backend)
+    backends = registry.create_all(config)
     dtypes = {dtype for planned in plan.cells for dtype in compute_dtypes(planned.cell)}
     roof.keep(run_dir, order["environment_id"], config.device.kind, dtypes)
     session = Session(
@@ -113,7 +113,7 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
         run_id=run_dir.name,
         worker=order["worker"],
         environment_id=order["environment_id"],
-        backend=backend,
+        backends=backends,
         writer=writer,
         journal=journal,
         tell=events.tell,

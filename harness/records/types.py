@@ -20,6 +20,7 @@ RECORD_SCHEMA = 3
 BLOCK_DIFFUSION = "block_diffusion"
 AUTOREGRESSIVE = "autoregressive"
 REPLAY = "replay"  # of stopping: steps are drawn from a histogram; of routing: experts are drawn as often as measured
+REFERENCE = "reference"  # the backend that is this project's engine
 PASS_KINDS = ("prefill", "denoise", "commit", "decode", "verify")
 
 Status = Literal["ok", "oom", "timeout", "error", "unsupported"]
@@ -91,7 +92,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """Short text for progress lines and tables."""
+        """Short text for progress lines and tables; the backend stands in it where it is not this engine."""
         if self.decoding == AUTOREGRESSIVE:
             decoding = "AR"
         else:
@@ -99,7 +100,9 @@ class Cell:
         options = "".join(
             f" {name}={value}" for name, value in self.options.items() if name not in ("window", "synthetic")
         )
-        return f"{decoding} b{self.batch_size} {self.prompt_set} {self.prompt_tokens}->{self.output_tokens}{options}"
+        backend = "" if self.backend == REFERENCE else f" on {self.backend}"
+        what = f"{self.prompt_set} {self.prompt_tokens}->{self.output_tokens}"
+        return f"{decoding} b{self.batch_size} {what}{options}{backend}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

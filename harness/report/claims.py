@@ -11,6 +11,7 @@ from harness.analysis.headline import Headline
 from harness.analysis.quality import IsoQuality, quality, speed
 from harness.analysis.rows import CellRow
 from harness.records.types import BLOCK_DIFFUSION
+from harness.report.peers import against_peers
 from harness.report.wording import (
     AUTOREGRESSIVE_NAME,
     BLOCK_DIFFUSION_NAME,
@@ -148,7 +149,7 @@ def qualifiers(analysis: Analysis) -> list[str]:
     if ranges or is_fixed:
         alone = f", chosen for speed alone: {_quality_of(analysis.headlines)}." if is_fixed else "."
         found.append(" ".join([f"The headline is the fastest setting{alone}", *ranges]))
-    return [*found, *equal_quality(analysis)]
+    return [*found, *equal_quality(analysis), *against_peers(analysis)]
 
 
 def _quality_of(headlines: Sequence[Headline]) -> str:

@@ -6,7 +6,7 @@ Wide slices, for figures of quality and content, hold all prompt sets and stoppi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.analysis.analyse import Analysis
@@ -46,6 +46,7 @@ class Slice:
     rows: tuple[CellRow, ...]
     skipped: tuple[SkippedCell, ...]
     settings: tuple[Setting, ...] = ()  # of its rows
+    peers: dict[str, CellRow] = field(default_factory=dict)  # by cell_id: what its rows are compared with
     title: str = ""
 
     @property
@@ -85,6 +86,10 @@ def slices_of(analysis: Analysis, *, is_wide: bool = False) -> list[Slice]:
     settings: dict[_Key, list[Setting]] = {}
     for setting in analysis.settings if is_wide else ():
         settings.setdefault(_key(setting.run_id, setting.cell, is_wide), []).append(setting)
+    peers: dict[str, dict[str, CellRow]] = {}
+    for row in analysis.rows:
+        if row.cell.backend == analysis.runs[row.run_id].peer:
+            peers.setdefault(row.run_id, {})[row.cell_id] = row
     for run_id, cell in analysis.skipped:
         skipped.setdefault(_key(run_id, cell.cell, is_wide), []).append(cell)
     slices = [
@@ -95,6 +100,7 @@ def slices_of(analysis: Analysis, *, is_wide: bool = False) -> list[Slice]:
             rows=(*anchors.get(key, ()), *rows),
             skipped=tuple(s for s in skipped.get(key, ()) if is_wide or s.cell.stopping in (stopping, None)),
             settings=tuple(settings.get(key, ())),
+            peers=peers.get(key[0], {}),
         )
         for key, rules in diffusion.items()
         for stopping, rows in (rules or {None: []}).items()

@@ -23,6 +23,8 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "useful_tok_s": ("useful tok/s", "", 1),
     "speedup_vs_ar": ("speed-up", "x", 1),
     "cpu_speedup_vs_ar": ("speed-up in CPU time", "x", 1),
+    "peer_speedup": ("speed-up over the peer", "x", 1),
+    "peer_step_speedup": ("a step's, over the peer", "x", 1),
     "exact_match": ("exact match", "%", 1e-2),
     "token_accuracy": ("token accuracy", "%", 1e-2),
     "request_s": ("request", "ms", 1e-3),
@@ -49,7 +51,10 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "peak_memory_bytes": ("peak memory", "GB", 1e9),
     "peak_device_bytes": ("device or process memory", "GB", 1e9),
 }
-_WITH_INTERVAL = ("useful_tok_s", "speedup_vs_ar", "cpu_speedup_vs_ar", "exact_match")
+_WITH_INTERVAL = (
+    *("useful_tok_s", "speedup_vs_ar", "cpu_speedup_vs_ar", "peer_speedup", "peer_step_speedup"),
+    "exact_match",
+)
 _ALWAYS = ("decoding", "batch_size", "block_length", "num_steps")
 _OPTIONAL = (
     *(

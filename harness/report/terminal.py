@@ -6,6 +6,7 @@ from harness.analysis.analyse import Analysis
 from harness.analysis.rows import INCOMPLETE_STATUSES, CellRow
 from harness.analysis.self_check import SelfCheck
 from harness.report.claims import equal_quality, verdict
+from harness.report.peers import against_peers
 from harness.report.slices import Slice, slices_of
 from harness.report.wording import counted, plain, ratio, short, tok_s
 
@@ -15,7 +16,8 @@ _HEADER = ("batch", "tok/s", "AR tok/s", "speed-up", "interval", "block", "steps
 
 def result_text(analysis: Analysis) -> str:
     """At most 25 lines: verdicts, who is faster at equal quality, the fastest setting per batch, what is incomplete."""
-    lines = [*(plain(verdict(headline)) for headline in analysis.headlines), *map(plain, equal_quality(analysis))]
+    more = (*equal_quality(analysis), *against_peers(analysis))
+    lines = [*(plain(verdict(headline)) for headline in analysis.headlines), *map(plain, more)]
     tail = _tail(analysis)
     room = MOST_LINES - len(lines) - len(tail)
     tables = [lines_ for part in slices_of(analysis) if (lines_ := _table(part))]

@@ -24,7 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "eos": ("ignore", "respect"),
     "routing": ("model", "uniform", "zipf", "replay"),
     "launcher": ("inline",),
-    "isolation": ("launch", "process"),
+    "isolation": ("launch", "backend", "process"),
     "dtype": tuple(DTYPE_BYTES),
 }
 
@@ -143,13 +143,17 @@ class SuiteConfig:
     axes: Axes = field(default_factory=Axes)
     exclude: list[dict[str, Any]] = field(default_factory=list)  # {axis: [values], ..., reason: text}
     backend: str = "reference"
+    peer: str = ""  # another backend, on which every cell is measured as well, to compare with
     eos: str = "ignore"
     routing: str = "model"
     options: dict[str, Any] = field(default_factory=dict)  # the backend's own
+    peer_options: dict[str, Any] = field(default_factory=dict)  # the peer's own
     seed: int = 0
     repeat_prompts: bool = False
     launcher: str = "inline"
-    isolation: str = "launch"  # process: every cell has a process of its own, for memory figures
+    isolation: str = (
+        "launch"  # a process for each launch, backend of a launch (so that models need not fit together), cell
+    )
     shard: str = "1/1"  # i/n: measure the i-th of n shares of the groups, for n machines
     fresh: bool = False
     retry_failed: bool = False
@@ -208,6 +212,10 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
             elif rule is not None and not 1 <= value <= rule:
                 raise ConfigError(f"{where}: {value} is out of range; expected a whole number from 1 to {rule}")
     check_choice("backend", config.backend, backends)
+    if config.peer:
+        check_choice("peer", config.peer, backends)
+        if config.peer == config.backend:
+            raise ConfigError(f"peer: {config.peer!r} is the backend itself; expected another one, or nothing")
     for name in ("eos", "routing", "launcher", "isolation"):
         check_choice(name, getattr(config, name), CHOICES[name])
     _check_protocol(config.protocol)

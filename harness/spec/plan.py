@@ -6,18 +6,18 @@ Pure functions: no device is touched, and nothing is imported that a laptop lack
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
+from engine.cost import weight_bytes
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, REPLAY, Cell, content_hash
-from harness.records.types import to_json as cell_to_json
 from harness.spec import draws
 from harness.spec.config import Axes, ConfigError, SuiteConfig, shard_of
 from harness.spec.data import RANDOM_IDS, PromptSet, load_prompts
-from harness.spec.floor import Prediction, predict, shape_of
+from harness.spec.floor import Prediction, predict, shape_of, widths_of
 
 PLAN_SCHEMA = 1
 # A first guess of floor/measured for predicted times, replaced by measured ratios as soon as a cell is done.
@@ -31,24 +31,14 @@ class PlannedCell:
     cell: Cell
     cell_id: str = field(init=False)  # hashed once: everything that happens to a cell names it
     twin_id: str | None  # the autoregressive cell it is compared with; None for that one itself
+    peer_id: str | None  # the same cell on the suite's peer; None without one, and for the peer's own cells
+    group_id: str  # cells of one group are interleaved in one process
     prediction: Prediction
     predicted_s: float | None  # to measure it: the least warm-up and rounds, and counters, of all launches
     floor_basis: str  # exact | cap: an early stop can only make it cheaper | expected: over the steps that are drawn
-    base_id: str | None = None  # where axes.options has several values: the anchor's id without any of them
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cell_id", self.cell.cell_id)
-
-    @property
-    def group_id(self) -> str:
-        """Cells of one group are interleaved in one process: an anchor and all cells whose twin it is.
-
-        Cells that differ in axes.options alone are in one group too, with an anchor each: what an option brings is a
-        ratio of rounds that were measured side by side.
-        """
-        if self.base_id is None:
-            return self.twin_id or self.cell_id
-        return self.base_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,13 +124,14 @@ def build(config: SuiteConfig) -> Plan:
     for cell in _with_twins(config):
         prediction = predict(cell, shape, config.device)
         reason = _skip_reason(cell, config, shape, prompts, prediction)
-        if reason:
-            skipped.append(SkippedCell(cell=cell, reason=reason))
-        else:
-            planned.append(_planned(cell, config, prediction))
+        for one in [cell, *([_on_peer(cell, config)] if config.peer else [])]:
+            if reason:
+                skipped.append(SkippedCell(cell=one, reason=reason))
+            else:
+                planned.append(_planned(one, config, prediction))
     ids = {p.cell_id for p in planned}
     kept = tuple(p if p.twin_id in ids else replace(p, twin_id=None) for p in planned)
-    return Plan(config=config, shape=shape, prompts=prompts, cells=kept, skipped=tuple(skipped))
+    return Plan(config=config, shape=shape, prompts=prompts, cells=_grouped(kept), skipped=tuple(skipped))
 
 
 def _with_twins(config: SuiteConfig) -> Iterator[Cell]:
@@ -151,6 +142,17 @@ def _with_twins(config: SuiteConfig) -> Iterator[Cell]:
             if one.cell_id not in seen:
                 seen.add(one.cell_id)
                 yield one
+
+
+def _on_peer(cell: Cell, config: SuiteConfig) -> Cell:
+    """The same cell on the suite's peer, which has options of its own."""
+    return replace(cell, backend=config.peer, options={"window": config.model.window, **config.peer_options})
+
+
+def _grouped(cells: Sequence[PlannedCell]) -> tuple[PlannedCell, ...]:
+    """The cells with a peer's moved into the group of the cell which is compared with it."""
+    of_peers = {p.peer_id: p.group_id for p in cells if p.peer_id}
+    return tuple(replace(p, group_id=of_peers.get(p.cell_id, p.group_id)) for p in cells)
 
 
 def _grid(config: SuiteConfig) -> Iterator[Cell]:
@@ -178,18 +180,28 @@ def _model_name(config: SuiteConfig) -> str:
     return Path(config.model.path).resolve().name if config.model.path else config.model.preset
 
 
+def _group_id(cell: Cell, config: SuiteConfig) -> str:
+    """One of an anchor and all cells whose twin it is.
+
+    Cells that differ in axes.options alone are in one group too, with an anchor each: what an option brings is a ratio
+    of rounds that were measured side by side.
+    """
+    return (replace(cell.twin, options={}) if len(config.axes.options) > 1 else cell.twin).cell_id
+
+
 def _planned(cell: Cell, config: SuiteConfig, prediction: Prediction) -> PlannedCell:
     protocol = config.protocol
     requests = (protocol.warmup_rounds + protocol.rounds + int(protocol.counters)) * protocol.launches
-    base = replace(cell.twin, options={}) if len(config.axes.options) > 1 else None
     exact = cell.eos == "ignore" and cell.stopping in ("fixed", None)
+    twin_id = None if cell.decoding == AUTOREGRESSIVE else cell.twin.cell_id
     return PlannedCell(
         cell=cell,
-        twin_id=None if cell.decoding == AUTOREGRESSIVE else cell.twin.cell_id,
+        twin_id=twin_id,
+        peer_id=None if cell.backend == config.peer or not config.peer else _on_peer(cell, config).cell_id,
+        group_id=_group_id(cell, config),
         prediction=prediction,
         predicted_s=None if prediction.floor_s is None else requests * prediction.floor_s / ASSUMED_FLOOR_SHARE,
         floor_basis="exact" if exact else "expected" if cell.stopping == REPLAY and cell.eos == "ignore" else "cap",
-        base_id=None if base is None else base.cell_id,
     )
 
 
@@ -207,12 +219,20 @@ def _skip_reason(
     if cell.prompt_set != RANDOM_IDS and cell.batch_size > available and not config.repeat_prompts:
         lack = f"batch {cell.batch_size} needs more than the {available} prompts of {cell.prompt_set}"
         return f"{lack}; repeat_prompts=true allows it"
-    memory = config.device.memory_bytes.value
-    if memory is not None and prediction.memory_bytes > memory:
-        return (
-            f"needs {prediction.memory_bytes / 1e9:.1f} GB (predicted), {config.device.name} has {memory / 1e9:.1f} GB"
-        )
-    return None
+    return _memory_reason(cell, config, shape, prediction)
+
+
+def _memory_reason(cell: Cell, config: SuiteConfig, shape: ModelConfig, prediction: Prediction) -> str | None:
+    available = config.device.memory_bytes.value
+    shares = config.peer and config.isolation == "launch"
+    needed = prediction.memory_bytes + (weight_bytes(shape, widths_of(cell)) if shares else 0)
+    if available is None or needed <= available:
+        return None
+    fits = shares and prediction.memory_bytes <= available
+    both = f" with the weights of {config.backend} and {config.peer} in one process" if fits else ""
+    hint = "; isolation=backend measures them one after another" if fits else ""
+    device = config.device.name
+    return f"needs {needed / 1e9:.1f} GB (predicted){both}, {device} has {available / 1e9:.1f} GB{hint}"
 
 
 def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
@@ -227,7 +247,7 @@ def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
             "isolation": plan.config.isolation,
             "seed": plan.config.seed,
             "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
-            **_drawn_from(plan),
+            **drawn_from(plan),
             **provenance,
         },
         length=12,
@@ -235,67 +255,8 @@ def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
     return replace(plan, run_id=run_id, provenance=provenance)
 
 
-def _drawn_from(plan: Plan) -> dict[str, Any]:
+def drawn_from(plan: Plan) -> dict[str, Any]:
     """Hashes of the files that steps and experts are drawn from; nothing where nothing is drawn."""
     options = plan.cells[0].cell.options if plan.cells else {}
     hashes = draws.content_hashes(options)
     return {"drawn_from": hashes} if hashes else {}
-
-
-def to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as `plan --json` prints it and as plan.json in the run directory keeps it."""
-    config, shares = plan.config, plan.shares
-    return {
-        "plan_schema": PLAN_SCHEMA,
-        "suite": config.name,
-        "run_id": plan.run_id,
-        "shard": config.shard,
-        "description": config.description,
-        "device": asdict(config.device),
-        "model": {
-            **asdict(config.model),
-            "trained": config.model.is_trained,
-            "trained_canvas_length": plan.shape.canvas_length,
-            "shape": asdict(plan.shape),
-        },
-        "protocol": asdict(config.protocol),
-        "isolation": config.isolation,
-        "seed": config.seed,
-        "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
-        **_drawn_from(plan),
-        "provenance": plan.provenance,
-        "predicted_s": plan.predicted_s,
-        "cells": [{**_planned_json(p), "share": shares[p.group_id]} for p in plan.cells],
-        "skipped": [
-            {"cell_id": s.cell.cell_id, "cell": cell_to_json(s.cell), "reason": s.reason} for s in plan.skipped
-        ],
-    }
-
-
-def _planned_json(planned: PlannedCell) -> dict[str, Any]:
-    prediction = planned.prediction
-    return {
-        "cell_id": planned.cell_id,
-        "cell": cell_to_json(planned.cell),
-        "twin_id": planned.twin_id,
-        "predicted_s": planned.predicted_s,
-        "memory_bytes": prediction.memory_bytes,
-        "floor_s": prediction.floor_s,
-        "bound_s": prediction.bound_s,
-        "floor_basis": planned.floor_basis,
-        "passes": prediction.passes,
-        "phases": {
-            kind: {
-                "count": phase.count,
-                "bytes": sum(c.bytes for c in phase.operations.values()),
-                "flops": sum(c.flops for c in phase.operations.values()),
-                "floor_s": phase.floor_s,
-                "operations": {
-                    name: {"bytes": c.bytes, "flops": c.flops, "floor_s": phase.operation_floor_s.get(name)}
-                    for name, c in phase.operations.items()
-                },
-            }
-            for kind, phase in prediction.phases.items()
-        },
-        "missing": prediction.missing,
-    }

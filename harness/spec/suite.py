@@ -27,6 +27,7 @@ from harness.spec.config import ConfigError, SuiteConfig, check, check_choice, n
 
 _SCHEMA_NAME = "canvasbench_schema"
 _SET_BY_US = ("name", "config_dir")
+_OPEN = ("options.", "peer_options.")  # whose keys are the backends' own
 
 
 def compose(overrides: Sequence[str], *, config_dir: str | None = None, backends: Sequence[str]) -> SuiteConfig:
@@ -45,7 +46,7 @@ def compose(overrides: Sequence[str], *, config_dir: str | None = None, backends
     for override in _parse(overrides):
         _check_override(override, config_dir)
     ConfigStore.instance().store(name=_SCHEMA_NAME, node=SuiteConfig)
-    words = [f"+{word}" if word.startswith("options.") else word for word in overrides]  # the one open dictionary
+    words = [f"+{word}" if word.startswith(_OPEN) else word for word in overrides]
     if config_dir is not None:
         quoted = str(Path(config_dir).resolve()).replace("\\", "\\\\").replace("'", "\\'")
         words.append(f"hydra.searchpath=['file://{quoted}']")  # Hydra takes the rest as it is, without URL quoting
@@ -107,7 +108,7 @@ def _check_override(override: Override, config_dir: str | None) -> None:
     if key in data.GROUPS:
         option = override.value()
         check_choice(key, str(option), data.options_of(key, config_dir))
-    elif not key.startswith("options."):
+    elif not key.startswith(_OPEN):
         _check_key(key)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 from harness.records import store
 from harness.records.types import Cell, Environment, Record, Round
 from harness.spec.config import Axes, DeviceConfig, Figure, ModelSource, Protocol, SuiteConfig
-from harness.spec.plan import Plan, PlannedCell, SkippedCell, build, identified, to_json
+from harness.spec.plan import Plan, PlannedCell, SkippedCell, build, identified
+from harness.spec.plan_json import to_json
 
 ENVIRONMENT = Environment(
     identity={
@@ -67,6 +68,8 @@ class Scenario:
     launches: int = 1
     trained: bool = True
     eos: str = "ignore"
+    peer: str = ""
+    isolation: str = "launch"
     roofs: bool = True
     wobble: float = 0.01
     exclude: list[dict[str, Any]] = field(default_factory=list)
@@ -113,6 +116,9 @@ def config_of(scenario: Scenario) -> SuiteConfig:
         exclude=scenario.exclude,
         eos=scenario.eos,
         options={"synthetic": True},
+        peer=scenario.peer,
+        peer_options={"synthetic": True},
+        isolation=scenario.isolation,
     )
 
 

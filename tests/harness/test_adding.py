@@ -23,7 +23,8 @@ from harness.measuring.session import Session
 from harness.records import store
 from harness.records.journal import RoundJournal
 from harness.report import frame, tables
-from harness.spec.plan import build, identified, to_json
+from harness.spec.plan import build, identified
+from harness.spec.plan_json import to_json
 from harness.spec.suite import compose
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "adding.md"
@@ -60,7 +61,7 @@ def measured(folder: Path, outside: Path, *words: str) -> Analysis:
     writer, journal = store.RecordWriter(folder, "w"), RoundJournal(folder, "w")
     session = Session(
         plan=plan, run_id="r", worker="w", environment_id=here.environment_id, writer=writer, journal=journal,
-        backend=registry.create(config.backend), tell=lambda event: None,
+        backends=registry.create_all(config), tell=lambda event: None,
     )  # fmt: skip
     for job in due_jobs(plan, {}):
         session.measure(job)

@@ -10,7 +10,8 @@ import pytest
 from harness.records.types import AUTOREGRESSIVE
 from harness.report.plan_text import plan_text
 from harness.spec.config import SuiteConfig
-from harness.spec.plan import Plan, build, identified, to_json
+from harness.spec.plan import Plan, build, identified
+from harness.spec.plan_json import to_json
 from harness.spec.suite import compose
 
 

@@ -88,7 +88,7 @@ def test_the_check_of_a_run_counts_rounds_and_names_what_does_not_hold(tmp_path:
     run(fake_plan(*words), tmp_path)
     check = self_check_of(store.read_records(tmp_path).records)
     assert (check.num_rounds, len(check.broken)) == (6, 3)
-    assert {label.split()[-3] for label, _ in check.broken} == {"b2"}
+    assert all(" b2 " in label for label, _ in check.broken)
     assert check.overhead_s is not None and check.max_overhead_s is not None
     assert 0 < check.overhead_s <= check.max_overhead_s
 

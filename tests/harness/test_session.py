@@ -63,8 +63,8 @@ def run(plan: Plan, folder: Path, backend: Notes | None = None, worker: str = "w
     backend = backend or Notes()
     writer, journal = store.RecordWriter(folder, worker), RoundJournal(folder, worker)
     session = Session(
-        plan=plan, run_id="r", worker=worker, environment_id="e", backend=backend, writer=writer, journal=journal,
-        tell=lambda event: None, smallest_oom=smallest_ooms(store.read_records(folder).final.values()),
+        plan=plan, run_id="r", worker=worker, environment_id="e", backends={"fake": backend}, writer=writer,
+        journal=journal, tell=lambda event: None, smallest_oom=smallest_ooms(store.read_records(folder).final.values()),
     )  # fmt: skip
     for job in due_jobs(plan, {}):
         session.measure(job)

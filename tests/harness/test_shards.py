@@ -9,7 +9,8 @@ import pytest
 from test_cli import harness
 
 from harness.spec.config import ConfigError
-from harness.spec.plan import Plan, build, identified, to_json, work_of
+from harness.spec.plan import Plan, build, identified, work_of
+from harness.spec.plan_json import to_json
 from harness.spec.suite import compose
 
 WORDS = ("backend=fake", "axes.batch_size=[1,2,4,8]", "axes.block_length=[16]", "axes.num_steps=[2,4]")

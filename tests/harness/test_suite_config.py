@@ -12,7 +12,7 @@ from harness.spec.suite import compose, to_yaml
 
 
 def composed(*words: str, config_dir: str | None = None) -> SuiteConfig:
-    return compose(list(words), config_dir=config_dir, backends=["reference", "fake"])
+    return compose(list(words), config_dir=config_dir, backends=["reference", "transformers", "fake"])
 
 
 @pytest.mark.parametrize("suite", data.options_of("suite"))

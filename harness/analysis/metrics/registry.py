@@ -12,10 +12,23 @@ from harness.records.types import Round
 Better = Literal["higher", "lower"]
 Kind = Literal["counter", "time"]  # a counter repeats exactly with its seed; a time does not
 # What a metric is computed from. round: (round, planned cell). record: (record, planned cell). pair: (round, the twin's
-# round). options: (round, that of the cell which differs in options alone and sets the fewest). most_steps: (record,
-# that of the cell with the most steps of its kind). share: (round, planned cell), and the function gives a Part for
-# each row, because a share of a cell pools all its rows: it is no median of rounds.
-Scope = Literal["round", "record", "pair", "options", "floor", "measured_floor", "floor_pair", "most_steps", "share"]
+# round). peer: (round, that of the same cell on the suite's peer). options: (round, that of the cell which differs in
+# options alone and sets the fewest). floor, measured_floor: (round, floors). floor_pair: (round, floors, the twin's
+# round, its floors). most_steps: (record, that of the cell with the most steps of its kind). share: (round, planned
+# cell), and the function gives a Part for each row, because a share of a cell pools all its rows: it is no median of
+# rounds.
+Scope = Literal[
+    "round",
+    "record",
+    "pair",
+    "peer",
+    "options",
+    "floor",
+    "measured_floor",
+    "floor_pair",
+    "most_steps",
+    "share",
+]
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])

@@ -36,6 +36,18 @@ def cpu_speedup_vs_ar(round: Round, twin: Round) -> float:
     return (sum(round.useful_tokens) / round.cpu_s) / (sum(twin.useful_tokens) / twin.cpu_s)
 
 
+@metric(unit="x", better="higher", kind="time", scope="peer")
+def peer_speedup(round: Round, peer: Round) -> float:
+    """useful_tok_s / useful_tok_s of the peer's round of the same index in the same process."""
+    return _tok_s(round) / _tok_s(peer)
+
+
+@metric(unit="x", better="higher", kind="time", scope="peer")
+def peer_step_speedup(round: Round, peer: Round) -> float:
+    """step_s of the peer's round of the same index in the same process / step_s: a denoise step, or a decoded token."""
+    return _step_s(peer) / _step_s(round)
+
+
 @metric(unit="s", better="lower", kind="time", scope="record")
 def cold_s(record: Record, planned: CellPlan) -> float:
     """Wall time of the cell's first request in its launch, before any warm-up; rounds leave it out."""
@@ -103,9 +115,7 @@ def block_s(round: Round, planned: CellPlan) -> float:
 @metric(unit="s", better="lower", kind="time")
 def step_s(round: Round, planned: CellPlan) -> float:
     """Median time of a denoise step or decode pass."""
-    if not round.step_s:
-        raise Missing(round.missing.get("step_s", "no step times"))
-    return median(round.step_s)
+    return _step_s(round)
 
 
 @metric(unit="s", better="lower", kind="time")
@@ -131,6 +141,12 @@ def _tok_s(round: Round) -> float:
     if not tokens:
         raise Missing("a round gave no useful token")
     return tokens / round.wall_s
+
+
+def _step_s(round: Round) -> float:
+    if not round.step_s:
+        raise Missing(round.missing.get("step_s", "no step times"))
+    return median(round.step_s)
 
 
 def _time_to(count: int, round: Round, planned: CellPlan) -> float:

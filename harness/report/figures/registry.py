@@ -7,6 +7,7 @@ from harness.report.figures import (
     canvases,
     content,
     heat_map,
+    peers,
     proxy,
     quality,
     settling,
@@ -20,6 +21,7 @@ from harness.report.figures.base import FigureKind
 FIGURES = (
     FigureKind(name="throughput", question=throughput.QUESTION, draw=throughput.throughput),
     FigureKind(name="speedup", question=heat_map.QUESTION, draw=heat_map.heat_map),
+    FigureKind(name="peers", question=peers.QUESTION, draw=peers.peers),
     FigureKind(name="steps", question=steps.QUESTION, draw=steps.steps),
     FigureKind(name="quality", question=quality.QUESTION, draw=quality.quality, is_wide=True),
     FigureKind(name="tradeoff", question=tradeoff.QUESTION, draw=tradeoff.tradeoff, is_wide=True),
