@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.analysis.metrics import METRICS
+from harness.analysis.parts import StepParts, step_parts
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.summary import Summary
 from harness.analysis.values import summary_of
@@ -33,6 +34,7 @@ class CellRow:
     missing: dict[str, str]  # metric -> why it is absent
     marks: tuple[str, ...]
     source: str = "measured"
+    parts: StepParts | None = None  # of a step, where the backend took their times
 
     @property
     def is_autoregressive(self) -> bool:
@@ -63,6 +65,7 @@ class CellRow:
             "synthetic": self.is_synthetic,
             "metrics": {name: asdict(summary) for name, summary in self.metrics.items()},
             "missing": self.missing,
+            "step_parts": None if self.parts is None else self.parts.to_json(),
             "marks": list(self.marks),
         }
 
@@ -94,6 +97,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         metrics=metrics,
         missing=missing,
         marks=(),
+        parts=step_parts(run.ok_records(planned.cell_id)),
     )
 
 

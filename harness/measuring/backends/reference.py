@@ -15,6 +15,7 @@ from engine.config import ModelConfig
 from engine.moe import gemm_name
 from engine.observe import MOST_ROWS, observe
 from engine.sampling import SAMPLERS
+from engine.split import listening
 from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
 from harness.records.types import AUTOREGRESSIVE, Cell
 from harness.spec.config import ConfigError, DeviceConfig, ModelSource
@@ -122,10 +123,14 @@ class ReferenceBackend:
         )
 
     def count(self, cell: Cell, prepared: _Prepared) -> dict[str, Any]:
+        state = prepared.generator.get_state()
         with _device_errors(), observe(self._model) as seen:
             out = self._request(cell, prepared)
             output_ids = [row.tolist() for row in _useful(out)]
             nll_nats = self._nll_nats(prepared, out)
+        with _device_errors(), listening(self._device) as split:  # a request of its own: counters read the device
+            prepared.generator.set_state(state)
+            self._request(cell, prepared)
         return {
             "kinds": seen.kinds,
             "expert_hits": seen.expert_hits,
@@ -133,6 +138,8 @@ class ReferenceBackend:
             "settled_steps": _settled(seen.settled_steps, out, cell.block_length),
             "output_ids": output_ids[:MOST_ROWS],
             "nll_nats": nll_nats,
+            "phase_s": split.seconds,
+            "phase_passes": split.passes,
         }
 
     def _nll_nats(self, prepared: _Prepared, out: api.Generation) -> list[float]:
