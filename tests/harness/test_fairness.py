@@ -80,6 +80,8 @@ def test_a_demand_has_a_removal_that_one_of_its_tests_must_notice(row: list[str]
     for one in removals:
         assert f"`{one['test']}`" in row[3]
         assert f"`{one['file']}" in row[2]
+    assert set(re.findall(r"`(tests/[^`]+)`", row[3])) == {one["test"] for one in removals}
+    assert {place.split("::")[0] for place in re.findall(r"`([^`]+::[^`]+)`", row[2])} <= {r["file"] for r in removals}
 
 
 @pytest.mark.parametrize("removal", check_fairness.mutations(), ids=lambda one: f"{one['row']} {one['file']}")
