@@ -7,12 +7,15 @@ Payloads are numbers that the host knows anyway: reading one from the device wou
 Levels, set once per process by `set_level`: 0 nothing; 1 requests, canvases, steps; 2 adds the operations outside the
 layer stack; 3 adds layers and what is in them. While torch.compile traces, ranges do nothing, because a range inside a
 compiled function would break its graph: put ranges around compiled callables instead.
+
+A listener of our own (`heard_by`) hears every range at every level in the profiler's place: engine/split.py times them.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import torch
 
@@ -26,7 +29,16 @@ DOMAIN_NAME = "canvasbench"
 _COLORS = {"harness": 0xFF888888, "phase": 0xFF3B78C2, "layer": 0xFF4F9D69, "op": 0xFFE08E45, "sync": 0xFFC0392B}
 CATEGORIES = tuple(_COLORS)
 
+
+class Listener(Protocol):
+    def enter(self, name: str) -> Any:
+        """A range begins; gives what `leave` gets at its end."""
+
+    def leave(self, token: Any) -> None: ...
+
+
 _level = 1
+_listener: Listener | None = None
 _domain: Any = nvtx.get_domain(DOMAIN_NAME) if nvtx is not None else None
 _category_ids = {name: _domain.get_category_id(name) for name in CATEGORIES} if _domain is not None else {}
 
@@ -46,6 +58,38 @@ def set_level(level: int) -> None:
 def is_live() -> bool:
     """Whether a tool is listening to our domain. Under a profiler, check this: a tool that is too old gets nothing."""
     return nvtx is not None and type(_domain).__name__ == "Domain"
+
+
+@contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Inside, ranges of every level tell the listener, and no profiler.
+
+    Raises:
+        ValueError: somebody listens already.
+    """
+    global _listener
+    if _listener is not None:
+        raise ValueError("ranges are being listened to already, expected one listener at a time")
+    _listener = listener
+    try:
+        yield
+    finally:
+        _listener = None
+
+
+class _Heard:
+    """What a range is while a listener hears it."""
+
+    __slots__ = ("_listener", "_name", "_token")
+
+    def __init__(self, listener: Listener, name: str) -> None:
+        self._listener, self._name = listener, name
+
+    def __enter__(self) -> None:
+        self._token = self._listener.enter(self._name)
+
+    def __exit__(self, *exception: object) -> None:
+        self._listener.leave(self._token)
 
 
 class _Silence:
@@ -80,6 +124,8 @@ class Range:
     def __call__(self, payload: int | None = None) -> AbstractContextManager[None]:
         if torch.compiler.is_compiling():
             return nullcontext()  # made while tracing, which is what torch.compile can follow
+        if _listener is not None:
+            return _Heard(_listener, self.name)
         if self._attributes is None or self.level > _level:
             return _SILENCE
         self._attributes.payload = payload

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.analysis.floors import floors_of
 from harness.analysis.metrics import METRICS, Missing
+from harness.analysis.parts import StepParts, step_parts
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.summary import Summary
 from harness.analysis.values import summary_of
@@ -38,6 +39,7 @@ class CellRow:
     floor_roof: str | None = None  # datasheet | measured: whose roofs its floor uses
     floor_experts: str | None = None  # measured | uniform | zipf | replay: whose distinct experts
     peer_id: str | None = None
+    parts: StepParts | None = None  # of a step, where the backend took their times
 
     @property
     def is_autoregressive(self) -> bool:
@@ -72,6 +74,7 @@ class CellRow:
             "floor_experts": self.floor_experts,
             "metrics": {name: asdict(summary) for name, summary in self.metrics.items()},
             "missing": self.missing,
+            "step_parts": None if self.parts is None else self.parts.to_json(),
             "marks": list(self.marks),
         }
 
@@ -107,6 +110,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         marks=(),
         floor_roof=roof,
         floor_experts=experts,
+        parts=step_parts(run.ok_records(planned.cell_id)),
     )
 
 

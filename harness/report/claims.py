@@ -14,6 +14,7 @@ from harness.records.types import BLOCK_DIFFUSION
 from harness.report.peers import against_peers
 from harness.report.wording import (
     AUTOREGRESSIVE_NAME,
+    BASELINE,
     BLOCK_DIFFUSION_NAME,
     batch,
     counted,
@@ -219,7 +220,7 @@ def _speedup(headline: Headline) -> Tile:
         row = headline.diffusion
         why = "no block-diffusion cell finished" if row is None else row.missing.get("speedup_vs_ar", "")
         return Tile(name=name, value="none", unit="", notes=(why,))
-    notes = [lead_of(speedup), interval(speedup, ratio)]
+    notes = [BASELINE, lead_of(speedup), interval(speedup, ratio)]
     in_cpu_time = headline.diffusion.metrics.get("cpu_speedup_vs_ar") if headline.diffusion is not None else None
     if in_cpu_time is not None:
         notes += ["by wall time", f"by CPU time {ratio(in_cpu_time.value)}, {interval(in_cpu_time, ratio)}"]

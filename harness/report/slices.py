@@ -15,7 +15,7 @@ from harness.analysis.quality import Setting
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run, SkippedCell
 from harness.records.types import Cell
-from harness.report.wording import listed, percent, plain, short
+from harness.report.wording import BASELINE, listed, percent, plain, short
 
 _DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
 _CONDITIONS = (
@@ -152,6 +152,8 @@ def conditions(part: Slice, bands: str) -> str:
     ]
     if any(part.is_untrained(row.cell.block_length) for row in part.rows):
         texts.append(f"* not the trained block length {part.run.trained_block_length}")
+    if any("speedup_vs_ar" in row.metrics for row in part.rows):
+        texts.append(f"speed-ups {BASELINE}")
     texts.append(bands)
     texts += ["SYNTHETIC: made-up test data"] if part.rows[0].is_synthetic else []
     drawn = list(dict.fromkeys(what for row in part.rows for what in row.cell.drawn))

@@ -8,7 +8,7 @@ from harness.analysis.self_check import SelfCheck
 from harness.report.claims import equal_quality, verdict
 from harness.report.peers import against_peers
 from harness.report.slices import Slice, slices_of
-from harness.report.wording import counted, plain, ratio, short, tok_s
+from harness.report.wording import BASELINE, counted, plain, ratio, short, tok_s
 
 MOST_LINES = 25
 _HEADER = ("batch", "tok/s", "AR tok/s", "speed-up", "interval", "block", "steps")
@@ -46,6 +46,8 @@ def self_check_text(check: SelfCheck) -> str:
 def _tail(analysis: Analysis) -> list[str]:
     counts = analysis.coverage()
     lines = ["", ", ".join(f"{count} {name}" for name, count in counts.items())]
+    if any("speedup_vs_ar" in row.metrics for row in analysis.rows):
+        lines.insert(1, f"speed-ups are {BASELINE}")
     bad = [row for row in analysis.rows if row.status in INCOMPLETE_STATUSES]
     if bad:
         first = bad[0]

@@ -8,6 +8,7 @@ from harness.analysis.summary import OVER_LAUNCHES, OVER_PROMPTS, Summary
 from harness.records.types import Cell
 
 BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE_NAME = "block diffusion", "autoregressive decoding"
+BASELINE = "over plain autoregressive decoding (no speculation)"  # what every speed-up is a speed-up over
 # Below this a lead reads better in per cent: "4 % faster", not "1.04x faster".
 _PERCENT_BELOW = 1.1
 

@@ -170,6 +170,11 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 def check_choice(where: str, value: str, options: Sequence[str]) -> None:
     """Raises ConfigError unless value is one of options."""
+    if value == "speculative" and where == "axes.decoding":
+        raise ConfigError(
+            "axes.decoding: speculative decoding is not there, neither with multi-token prediction nor with a draft "
+            f"model, and no acceptance rate can stand in for it; expected one of {', '.join(options)}"
+        )
     if value not in options:
         raise ConfigError(f"{where}: {value!r} is not one of {', '.join(options)}{nearest(value, options)}")
 

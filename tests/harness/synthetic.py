@@ -86,7 +86,7 @@ class Scenario:
     categories: tuple[str, ...] = ()  # prompts take turns in them; none: the prompt set's name
     diffusion_cpu_share: float = 0.9  # of its time: how busy diffusion keeps a core
     on_cpu: bool = False  # no device events: CPU time counts
-    observed: bool = False  # counters hold settled steps, outputs and likelihoods
+    observed: bool = False  # counters hold settled steps, outputs, likelihoods and the parts of steps
 
 
 DEFAULT_AXES = {
@@ -266,11 +266,26 @@ def counters_of(scenario: Scenario, cell: Cell, first: Round) -> dict[str, Any]:
         rows = list(zip(first.useful_tokens, first.steps_per_canvas, strict=True))
         counters["nll_nats"] = [0.5 + 1 / (cell.num_steps or 20) + 0.1 * dice.random() for _ in rows]
         counters["output_ids"] = [[int(dice.random() < 0.2) for _ in range(useful)] for useful, _ in rows[:8]]
+        counters |= _parts_of(cell, first)
         counters["settled_steps"] = [
             [_settled(dice, useful - c * (cell.block_length or 1), steps[c], cell) for useful, steps in rows[:8]]
             for c in range(len(rows[0][1]))
         ]
     return counters
+
+
+def _parts_of(cell: Cell, first: Round) -> dict[str, Any]:
+    """Steps that take 1.25 times as long as the round's, a larger batch with more of it in the experts."""
+    kind = "decode" if cell.block_length is None else "denoise"
+    if not first.step_s:
+        return {}
+    experts = 0.3 + 0.01 * cell.batch_size
+    shares = {"attention": 0.2, "experts": experts, "lm_head": 0.4 - 0.01 * cell.batch_size, "other": 0.1}
+    total_s = 1.25 * sum(first.step_s)
+    return {
+        "phase_s": {kind: {name: share * total_s for name, share in shares.items()}, "prefill": {"attention": 9.0}},
+        "phase_passes": {kind: len(first.step_s), "prefill": 1},
+    }
 
 
 def _settled(dice: random.Random, useful: int, steps: int, cell: Cell) -> list[int]:

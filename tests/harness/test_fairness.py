@@ -14,12 +14,16 @@ from synthetic import write_run
 from test_session import Notes, plan_of, run
 
 from harness.analysis.analyse import analyse
+from harness.analysis.metrics import METRICS
 from harness.analysis.run_data import load_run
 from harness.measuring import cell as live_cell
 from harness.measuring import environment
 from harness.records import store
 from harness.records.types import Cell
-from harness.report.claims import qualifiers
+from harness.report.claims import qualifiers, tiles
+from harness.report.slices import conditions, slices_of
+from harness.report.terminal import result_text
+from harness.report.wording import BASELINE
 from harness.spec import suite
 from harness.spec.config import Axes, ConfigError, ModelSource, SuiteConfig, _check_honesty
 
@@ -76,6 +80,8 @@ def test_a_demand_has_a_removal_that_one_of_its_tests_must_notice(row: list[str]
     for one in removals:
         assert f"`{one['test']}`" in row[3]
         assert f"`{one['file']}" in row[2]
+    assert set(re.findall(r"`(tests/[^`]+)`", row[3])) == {one["test"] for one in removals}
+    assert {place.split("::")[0] for place in re.findall(r"`([^`]+::[^`]+)`", row[2])} <= {r["file"] for r in removals}
 
 
 @pytest.mark.parametrize("removal", check_fairness.mutations(), ids=lambda one: f"{one['row']} {one['file']}")
@@ -115,11 +121,20 @@ def test_every_speedup_is_said_to_be_over_plain_autoregressive_decoding(tmp_path
     analysis = analyse([load_run(write_run(tmp_path))])
     assert any("speedup_vs_ar" in row.metrics for row in analysis.rows)
     assert any("neither multi-token prediction nor a draft model" in text for text in qualifiers(analysis))
+    tile = next(tile for tile in tiles(analysis.headlines[0], analysis) if tile.name.startswith("speed-up"))
+    assert BASELINE in tile.notes
+    assert BASELINE in result_text(analysis)
+    assert all(BASELINE in conditions(part, "") for part in slices_of(analysis))
+    assert "no speculation" in BASELINE and "no speculation" in METRICS["speedup_vs_ar"].formula
 
 
 def test_speculative_decoding_and_made_up_acceptance_are_refused() -> None:
-    for word in ("axes.decoding=[speculative]", "+acceptance_rate=0.8"):
-        with pytest.raises(ConfigError):
+    words = {
+        "axes.decoding=[speculative]": "no acceptance rate can stand in for it",
+        "+acceptance_rate=0.8": "unknown key 'acceptance_rate'",
+    }
+    for word, message in words.items():
+        with pytest.raises(ConfigError, match=message):
             suite.compose(["suite=smoke", word], backends=["reference"])
 
 

@@ -100,6 +100,22 @@ def test_settled_steps_are_those_of_useful_positions_of_rows_that_took_part() ->
     assert reference._settled(every, out, 4) == [[[1, 5, 2], [4, 4, 1, 2]], [[], [2, 1]]]
 
 
+@pytest.mark.parametrize("decoding", ["block_diffusion", "autoregressive"])
+def test_every_pass_is_split_into_parts_whose_sum_is_near_its_timed_steps(
+    backend: reference.ReferenceBackend, decoding: str
+) -> None:
+    cell = cell_of(decoding)
+    kind = "decode" if decoding == "autoregressive" else "denoise"
+    answer = backend.generate(cell, backend.prepare(cell, TEXTS, 5))
+    found = counted(backend, cell)
+    assert found["phase_passes"] == {name: count for name, count in answer.passes.items() if count}
+    assert {"experts", "attention", "lm_head", "sampler", "router", "dense_mlp", "other"} <= found["phase_s"][
+        kind
+    ].keys()
+    ratio = sum(found["phase_s"][kind].values()) / sum(answer.step_s)
+    assert 0.1 < ratio < 10  # two requests on a busy machine: only their order of magnitude is sure
+
+
 def test_single_outputs_of_a_large_batch_are_not_all_kept(backend: reference.ReferenceBackend) -> None:
     cell = dataclasses.replace(cell_of(), batch_size=MOST_ROWS + 2)
     found = backend.count(cell, backend.prepare(cell, (TEXTS * 4)[: MOST_ROWS + 2], 5))

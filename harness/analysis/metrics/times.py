@@ -18,7 +18,7 @@ def useful_tok_s(round: Round, planned: CellPlan) -> float:
 
 @metric(unit="x", better="higher", kind="time", scope="pair")
 def speedup_vs_ar(round: Round, twin: Round) -> float:
-    """useful_tok_s / useful_tok_s of the autoregressive twin's round of the same index in the same process."""
+    """useful_tok_s / that of the plain autoregressive twin's round (no speculation) of one index in one process."""
     return _tok_s(round) / _tok_s(twin)
 
 

@@ -90,7 +90,8 @@ class Backend(Protocol):
         entropies_nats: [step][row] mean; settled_steps: [canvas][row][position] the step, counted from 1, from which on
         a useful position's likeliest token never changed; output_ids: [row][position] useful tokens; nll_nats: [row]
         mean negative log-likelihood of the useful tokens under the same weights in causal mode. Of settled_steps and
-        output_ids the first eight rows.
+        output_ids the first eight rows. phase_s: {pass kind: {part: seconds}}, exclusive, of all its passes together,
+        whose number phase_passes has: {pass kind: passes}.
         """
 
     def tokenizer(self) -> Tokenizer | None:

@@ -27,7 +27,6 @@ _STEP_S = 1e-9
 class FakeBackend:
     def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
         self._layers = shape.num_layers
-
         self._kept: list[bytes] = []
 
     def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> int:

@@ -18,6 +18,7 @@ from engine.config import ModelConfig
 from engine.observe import MOST_ROWS, observe
 from engine.routing import Routing, drawn
 from engine.sampling import SAMPLERS
+from engine.split import listening
 from engine.tokenizer import read as read_tokenizer
 from harness.measuring.backends.base import Answer, Unsupported
 from harness.measuring.backends.on_torch import (
@@ -112,10 +113,14 @@ class ReferenceBackend:
         )
 
     def count(self, cell: Cell, prepared: _Prepared) -> dict[str, Any]:
+        state = prepared.generator.get_state()
         with device_errors(), observe(self._model) as seen:
             out = self._request(cell, prepared)
             output_ids = [row.tolist() for row in _useful(out)]
             nll_nats = self._nll_nats(prepared, out)
+        with device_errors(), listening(self._device) as split:  # a request of its own: counters read the device
+            prepared.generator.set_state(state)
+            self._request(cell, prepared)
         return {
             "kinds": seen.kinds,
             "expert_hits": seen.expert_hits,
@@ -123,6 +128,8 @@ class ReferenceBackend:
             "settled_steps": _settled(seen.settled_steps, out, cell.block_length),
             "output_ids": output_ids[:MOST_ROWS],
             "nll_nats": nll_nats,
+            "phase_s": split.seconds,
+            "phase_passes": split.passes,
         }
 
     def _nll_nats(self, prepared: _Prepared, out: api.Generation) -> list[float]:
