@@ -15,6 +15,7 @@ from harness.spec import draws, plan, suite
 from harness.spec.config import ConfigError
 from harness.spec.data import SUITES_DIR
 from harness.spec.floor import predict
+from harness.spec.plan_json import to_json
 
 STEPS = sorted((SUITES_DIR / "steps").glob("*.yaml"))
 EVALS = "diffusiongemma_evals"
@@ -89,7 +90,7 @@ def test_the_drawn_defaults_stand_in_every_cell_and_in_the_runs_identity() -> No
     built = plan.build(config_of("axes.stopping=[fixed,replay]", "routing=zipf"))
     assert {planned.cell.options["replay_steps"] for planned in built.cells} == {EVALS}
     assert {planned.cell.options["zipf_exponent"] for planned in built.cells} == {1.0}
-    assert plan.to_json(built)["drawn_from"].keys() == {"replay_steps"}
+    assert to_json(built)["drawn_from"].keys() == {"replay_steps"}
     assert {p.floor_basis for p in built.cells} == {"exact", "expected"}
     twins = {p.twin_id for p in built.cells if p.twin_id}
     assert len(twins) == 2  # fixed and replayed cells share their anchors
@@ -98,7 +99,7 @@ def test_the_drawn_defaults_stand_in_every_cell_and_in_the_runs_identity() -> No
 def test_a_suite_that_draws_nothing_has_no_option_and_no_hash_of_it() -> None:
     built = plan.build(config_of())
     assert all(planned.cell.options == {"window": "sdpa"} for planned in built.cells)
-    assert "drawn_from" not in plan.to_json(built)
+    assert "drawn_from" not in to_json(built)
 
 
 def test_skewed_routing_makes_autoregressive_batches_cheaper_and_a_canvas_hardly() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton", reason="Triton has no build for this platform")
 from engine import api, moe
+from engine.choices import PLAIN
 from engine.kernels.fp8 import quantised
 from engine.kernels.grouped_experts import experts_oracle, gathered_experts, grouped_experts
 
@@ -80,7 +81,7 @@ def test_the_engines_own_layer_gives_the_same(device: torch.device, name: str) -
     x_NH = torch.randn(4, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         weights_NK, experts_NK = layer.router(x_NH)
-        expected = moe.expert_mlp(x_NH, weights_NK, experts_NK, layer.experts, 0)
+        expected = moe.expert_mlp(x_NH, weights_NK, experts_NK, layer.experts, 0, PLAIN)
         arguments = (x_NH, weights_NK, experts_NK, layer.experts.gate_up_proj, layer.experts.down_proj)
         got = KERNELS[name](*(t.to(device) for t in arguments)).cpu()
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
