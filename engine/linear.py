@@ -2,8 +2,8 @@
 
 On a CPU, torch.nn.functional.linear hands float32 to MKL, which lays a weight out for its kernels in every call. oneDNN
 can do that once. torch exposes it as the operators that torch.compile emits for frozen weights; they are not part of
-its public interface, so `engine.choices.can_pack` asks for them first. Small products stay with MKL, which starts
-sooner.
+its public interface, so `engine.choices.can_pack` asks for them first. They also apply an activation, or multiply by
+another tensor, before the product leaves the processor's registers. Small products stay with MKL, which starts sooner.
 
 Legend: N rows, I input size, O output size.
 """
@@ -24,20 +24,43 @@ from engine.choices import Choices
 PACKED_FROM = 2**16
 
 
-def _packed(x_NI: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
+# Activation -> its plain form, and oneDNN's name and algorithm.
+ACTIVATIONS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str, str]] = {
+    "none": (lambda y: y, "none", ""),
+    "gelu_tanh": (lambda y: F.gelu(y, approximate="tanh"), "gelu", "tanh"),
+    "tanh": (torch.tanh, "tanh", ""),
+}
+
+
+def _packed(x_NI: torch.Tensor, packed: torch.Tensor, activation: str, times_NO: torch.Tensor | None) -> torch.Tensor:
+    linear = torch.ops.mkldnn._linear_pointwise
+    if times_NO is not None:
+        product: torch.Tensor = linear.binary(x_NI, times_NO, packed, None, "mul")
+        return product
+    _, name, algorithm = ACTIVATIONS[activation]
+    product = linear(x_NI, packed, None, name, [], algorithm)
     return product
 
 
 @torch.library.custom_op("canvasbench::packed_product", mutates_args=())
 def _compilable(x_NI: torch.Tensor, packed: torch.Tensor, out_size: int) -> torch.Tensor:
-    """The same as an operator that torch.compile leaves alone; it expects weights that it has packed itself."""
-    return _packed(x_NI, packed)
+    """The bare product as an operator that torch.compile leaves alone; it expects weights that it has packed itself."""
+    return _packed(x_NI, packed, "none", None)
 
 
 @_compilable.register_fake
 def _(x_NI: torch.Tensor, packed: torch.Tensor, out_size: int) -> torch.Tensor:
     return x_NI.new_empty(len(x_NI), out_size)
+
+
+def _finished(product: torch.Tensor, activation: str, times: torch.Tensor | None) -> torch.Tensor:
+    plain, _, _ = ACTIVATIONS[activation]
+    return plain(product) if times is None else times * product
+
+
+def gated(x: torch.Tensor, gate: Weight, up: Weight, choices: Choices) -> torch.Tensor:
+    """gelu(gate x) times up x."""
+    return up.product(x, choices, times=gate.product(x, choices, activation="gelu_tanh"))
 
 
 class Weight:
@@ -58,8 +81,11 @@ class Weight:
         """All output rows of several projections."""
         return cls(lambda: torch.cat([part.weight for part in parts]), made=True)
 
-    def product(self, x: torch.Tensor, choices: Choices) -> torch.Tensor:
-        """x (..., I) times the matrix: (..., O)."""
+    def product(
+        self, x: torch.Tensor, choices: Choices, *, activation: str = "none", times: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x (..., I) times the matrix: (..., O), then the activation; or, with `times` (..., O), that times it."""
+        assert activation == "none" or times is None
         if choices.linear == "packed":
             if self._packed is None:
                 matrix_OI = self._source().contiguous()
@@ -67,9 +93,12 @@ class Weight:
             packed, out_size, in_size = self._packed
             if x.numel() * out_size >= PACKED_FROM:
                 rows_NI = x.reshape(-1, in_size)
-                rows_NO = _compilable(rows_NI, packed, out_size) if compiling() else _packed(rows_NI, packed)
-                return rows_NO.view(*x.shape[:-1], out_size)
-        return F.linear(x, self._plain())
+                if compiling():
+                    bare = _compilable(rows_NI, packed, out_size).view(*x.shape[:-1], out_size)
+                    return _finished(bare, activation, times)
+                times_NO = None if times is None else times.reshape(-1, out_size)
+                return _packed(rows_NI, packed, activation, times_NO).view(*x.shape[:-1], out_size)
+        return _finished(F.linear(x, self._plain()), activation, times)
 
     def _plain(self) -> torch.Tensor:
         if not self._made:

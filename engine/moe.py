@@ -19,7 +19,7 @@ from torch import nn
 from engine.attention import rms_norm
 from engine.choices import Choices
 from engine.config import ModelConfig
-from engine.linear import Weight
+from engine.linear import Weight, gated
 from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GEMM
 
 # `tailored` multiplies every token with every expert where that is at most MOST_WASTE times the chosen work and where
@@ -62,7 +62,8 @@ class Experts(nn.Module):
         experts, hidden, width = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
-        self.every_gate_up = Weight(lambda: self.gate_up_proj.flatten(0, 1))  # (E * 2I, H)
+        self.every_gate = Weight(lambda: self.gate_up_proj[:, :width].flatten(0, 1), made=True)  # (E * I, H)
+        self.every_up = Weight(lambda: self.gate_up_proj[:, width:].flatten(0, 1), made=True)  # (E * I, H)
         self.every_down = Weight(lambda: self.down_proj.transpose(0, 1).flatten(1), made=True)  # (H, E * I)
         self._views: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -153,7 +154,7 @@ def _all_experts(
 ) -> torch.Tensor:
     tokens, num_experts = len(x_NH), experts.down_proj.shape[0]
     weights_NE = weights_NK.new_zeros(tokens, num_experts).scatter_(1, experts_NK, weights_NK)
-    hidden_NEI = _gated(experts.every_gate_up.product(x_NH, choices).view(tokens, num_experts, -1))
+    hidden_NEI = gated(x_NH, experts.every_gate, experts.every_up, choices).view(tokens, num_experts, -1)
     hidden_NEI = (hidden_NEI * weights_NE[..., None]).to(x_NH.dtype)
     return experts.every_down.product(hidden_NEI.flatten(1), choices)
 

@@ -97,8 +97,6 @@ class Session:
                 one.fail(error)
             return
         self.loaded[name] = key
-        gc.collect()
-        gc.freeze()  # what a load leaves behind need not be looked at again before every round
 
     def _measure(self, live: list[LiveCell]) -> None:
         """Warm every cell up, then take round r of all of them, in the order of `turns`, before any takes round r+1.
@@ -110,6 +108,7 @@ class Session:
             if not cold:
                 break
             self._each("warmup", partial(LiveCell.warm_up, index=index), cold)
+        _settle_memory()
         self._take_rounds(live)
         if self.plan.config.protocol.counters:
             self._each("count", LiveCell.count, live)
@@ -156,6 +155,13 @@ class Session:
                 self.smallest_oom[key] = min(record.cell.batch_size, self.smallest_oom.get(key, record.cell.batch_size))
             what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
             self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
+
+
+def _settle_memory() -> None:
+    """Whatever loading and warming up has left behind for good need not be looked at again before every round."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def turns(members: Sequence[_T], group: str, index: int) -> list[_T]:
