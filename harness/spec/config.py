@@ -16,6 +16,7 @@ from engine.config import SHIPPED
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float8_e4m3": 1}
 MAX_BLOCK_LENGTH = 1024
+LEAST_ENERGY_WINDOW_S = 10.0  # the counter moves about every 0.1 s: shorter windows are off by more than 1 %
 
 # What each named choice may be today. Every check, help text and error message reads this table.
 CHOICES: dict[str, tuple[str, ...]] = {

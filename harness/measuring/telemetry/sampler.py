@@ -16,11 +16,11 @@ from os import getpid
 import psutil
 
 from harness.measuring.telemetry import nvml
-from harness.measuring.telemetry.conditions import Conditions, Sample, conditions_of, unseen
+from harness.measuring.telemetry.conditions import READ_FROM, Conditions, conditions_of, unseen
+from harness.measuring.telemetry.sample import PERIOD_S, Sample
 
-PERIOD_S = 0.1
-_SAMPLED = ("sm_clock_mhz", "memory_clock_mhz", "throttle_bits", "energy_mj")
-_PIDS_EVERY = 10  # processes come and go slowly, and listing them costs more than the rest together
+_SLOW = ("temperature_c", "utilisation_percent")  # change slowly, or are NVML's own mean over up to a second
+_SLOW_EVERY = 10  # looks; so seldom processes are listed, too, which costs more than the rest together
 _KEPT = 20_000  # half an hour, longer than any round
 _START_LIMIT_S, _STOP_LIMIT_S = 10.0, 1.0
 
@@ -75,18 +75,30 @@ class Telemetry:
             self._ready.set()
 
     def _sample(self, gpu: nvml.Gpu) -> None:
-        names = [name for name in _SAMPLED if self.capabilities[name].status == nvml.SUPPORTED]
+        asked = {name: self._supported(names) for name, names in READ_FROM.items()}
+        fast = {name: one for name, one in asked.items() if one and name not in _SLOW}
+        slow = {name: one for name, one in asked.items() if one and name in _SLOW}
         count = foreign = 0
+        kept: dict[str, float] = {}  # what was read slowly is said again until it is read again
         while True:
             at_s = time.monotonic()
-            if count % _PIDS_EVERY == 0:
+            if count % _SLOW_EVERY == 0:
                 foreign = num_foreign(gpu.read("compute_pids")[0] or ())
-            answers = {name: gpu.read(name)[0] for name in names}
-            readings = {name: value for name, value in answers.items() if value is not None}
-            self._samples.append(Sample(at_s=at_s, readings=readings, num_foreign=foreign))
+                kept = _read(gpu, slow)
+            self._samples.append(Sample(at_s=at_s, readings=kept | _read(gpu, fast), num_foreign=foreign))
             count += 1
             if self._stop.wait(PERIOD_S):
                 return
+
+    def _supported(self, names: Iterable[str]) -> str | None:
+        """The first of the readings that this GPU gives."""
+        return next((name for name in names if self.capabilities[name].status == nvml.SUPPORTED), None)
+
+
+def _read(gpu: nvml.Gpu, asked: Mapping[str, str]) -> dict[str, float]:
+    """What the GPU answers now; of memory the bytes in use."""
+    answers = {name: gpu.read(one)[0] for name, one in asked.items()}
+    return {name: getattr(value, "used", value) for name, value in answers.items() if value is not None}
 
 
 @contextmanager
