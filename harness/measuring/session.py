@@ -9,18 +9,20 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from harness.measuring.backends.base import Backend, DeviceBroken, OutOfMemory, Unsupported
 from harness.measuring.cell import LiveCell
 from harness.measuring.jobs import Job, load_key
 from harness.measuring.telemetry.conditions import Observe, nobody_looks
+from harness.measuring.telemetry.energy import ObserveEnergy, nobody_counts
+from harness.measuring.telemetry.sample import PERIOD_S
 from harness.records.journal import RoundJournal
 from harness.records.store import RecordWriter
 from harness.records.types import PRUNED, Cell, Record, canonical_json, to_json
 from harness.spec.config import ConfigError
-from harness.spec.plan import Plan, PlannedCell
+from harness.spec.plan import Plan, PlannedCell, asks_energy
 
 Tell = Callable[[dict[str, Any]], None]
 
@@ -38,6 +40,8 @@ class Session:
     journal: RoundJournal
     tell: Tell  # what the supervisor hears: group, load, begin, end, record
     observe: Observe = nobody_looks  # what the supervisor saw of the GPU during a round
+    observe_energy: ObserveEnergy = nobody_counts  # what the supervisor saw of the energy in a window
+    no_energy: dict[str, Any] | None = None  # why it sees none, where that is known beforehand: no window is measured
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: tuple[str, ...] | None = None
     is_spent: bool = False  # whether a backend's leak has eaten into this process, so that a fresh one should go on
@@ -115,8 +119,22 @@ class Session:
             random.Random(f"{self.plan.config.seed} {live[0].launch} {index}").shuffle(order)
             measure = partial(LiveCell.measure, backend=self.backend, index=index, observe=self.observe)
             self._each("measure", measure, order)
+        for one in live:
+            if asks_energy(one.cell, self.plan.config):
+                self._take_energy(one)
         if self.plan.config.protocol.counters:
             self._each("count", partial(LiveCell.count, backend=self.backend), live)
+
+    def _take_energy(self, one: LiveCell) -> None:
+        """Repeat a cell's requests until a window is full; two periods more, because no sample lies at its ends."""
+        if self.no_energy is not None:
+            one.note_energy(self.no_energy)
+            return
+        begin_s = monotonic()
+        while one.status == "ok" and monotonic() - begin_s < self.plan.config.protocol.energy_window_s + 2 * PERIOD_S:
+            self._each("energy", partial(LiveCell.repeat, backend=self.backend), [one])
+        if one.status == "ok":
+            one.note_energy(self.observe_energy(begin_s, monotonic()))
 
     def _each(self, stage: str, action: Callable[[LiveCell], None], cells: Iterable[LiveCell]) -> None:
         """One request of every cell that is well so far. A failed cell is a row; the sweep goes on."""

@@ -300,6 +300,7 @@ def test_what_is_no_share_is_missing(share: tuple[float, float]) -> None:
 
 def test_every_metric_is_recomputed_here() -> None:
     elsewhere = {"cpu_speedup_vs_ar", "cold_s"}  # test_two_clocks.py
+    elsewhere |= {name for name, metric in METRICS.items() if metric.function.__module__.endswith(".energy")}
     assert set(METRICS) == {*EXPECTED, *SHARES, *COUNTED, *elsewhere, "speedup_vs_ar", "distinct_experts"}
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -41,13 +40,6 @@ def built(folder: Path, *defines: str) -> Path:
     command = ["gcc", "-O1", "-Wall", "-shared", "-fPIC", *defines, "-o", str(place / "libnvidia-ml.so.1")]
     subprocess.run([*command, str(HERE / "fake_nvml.c")], check=True)
     return place
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("no C compiler (gcc) for the fake NVML")
-    return tmp_path_factory.mktemp("nvml")
 
 
 def python(library: Path | None, card: str, *args: str, **script: str) -> str:

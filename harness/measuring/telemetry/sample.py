@@ -26,7 +26,7 @@ class NoEnergy(Exception):
     """There is no energy; `code` is one of REASONS, and the message says more."""
 
     def __init__(self, code: str, why: str | None = None) -> None:
-        super().__init__(why or REASONS[code])
+        super().__init__(REASONS[code] if why is None else why)
         self.code = code
 
     @property
