@@ -101,6 +101,14 @@ def test_without_an_idle_power_energy_above_it_is_missing_and_energy_is_not() ->
         value("energy_above_idle_per_useful_token_j", record, plan)
 
 
+@pytest.mark.parametrize("name", OF_A_WINDOW)
+@pytest.mark.parametrize("damage", [{"energy_j": "much"}, {"energy_j": None, "missing": "gone"}, {"num_requests": []}])
+def test_a_damaged_window_is_missing_and_no_traceback(name: str, damage: dict[str, Any]) -> None:
+    record = replace(converging([[[1], [1]]] * 2), energy={**dict.fromkeys(WINDOW, "much"), **damage})
+    with pytest.raises(Missing, match="not recorded"):
+        value(name, record)
+
+
 def test_a_million_tokens_cost_the_hours_that_they_take() -> None:
     """500 tokens in 0.5 s are a million in 1000 s, or 0.2778 hours at 3.60 USD: 1 USD."""
     record, plan = made(price=3.6)

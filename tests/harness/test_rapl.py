@@ -119,10 +119,27 @@ def test_nothing_looks_at_packages_unless_a_suite_asks_for_energy(burning: Path)
 
 
 def test_a_cpu_run_without_rapl_measures_no_window_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(runner, "watching", partial(watching, powercap=tmp_path / "absent"))
+    caplog.set_level("INFO", "canvasbench")
     supervise(tmp_path, "energy=[{}]", "axes.batch_size=[1]", "axes.num_steps=[2]")
     for record in store.read_records(tmp_path).records:
         assert (record.status, record.energy["reason"], record.energy["num_requests"]) == ("ok", "no_rapl", 0)
+        assert "no energy: no_rapl" in caplog.text
         assert record.warnings == (f"energy: none, no_rapl: no RAPL package in {tmp_path / 'absent'}",)
+
+
+def test_no_idle_power_is_measured_where_no_cell_that_is_due_asks_for_energy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(sampler.Telemetry, "measure_idle", lambda telemetry: asked.append(telemetry) or "")
+    for name in ("none", "due"):
+        (tmp_path / name).mkdir()
+    supervise(tmp_path / "none", "axes.batch_size=[1]", "axes.num_steps=[2]")
+    words = ("energy=[{num_steps: [2]}]", "axes.batch_size=[1]", "axes.num_steps=[2]")
+    assert asked == []
+    supervise(tmp_path / "due", *words)
+    supervise(tmp_path / "due", *words)  # nothing is left to measure
+    assert len(asked) == 1

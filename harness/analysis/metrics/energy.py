@@ -18,7 +18,7 @@ from harness.records.types import AUTOREGRESSIVE, Record, Round
 def energy_per_useful_token_j(record: Record, planned: CellPlan) -> float:
     """Energy of a window of repeated requests by the counter, idle power included / useful tokens of all rows in it."""
     window = _window(record)
-    return _per_token(window["energy_j"], window)
+    return _number("energy_j", window) / _number("useful_tokens", window)
 
 
 @metric(unit="J/token", better="lower", kind="time", scope="record")
@@ -28,9 +28,8 @@ def energy_above_idle_per_useful_token_j(record: Record, planned: CellPlan) -> f
     Idle power is the mean of a few seconds before the first worker started.
     """
     window = _window(record)
-    if window.get("idle_w") is None:
-        raise Missing(f"no idle power: {_why(window, 'idle_w')}")
-    return _per_token(window["energy_j"] - window["idle_w"] * window["window_s"], window)
+    idle_j = _number("idle_w", window) * _number("window_s", window)
+    return (_number("energy_j", window) - idle_j) / _number("useful_tokens", window)
 
 
 @metric(unit="J, estimate", better="lower", kind="time", scope="record")
@@ -52,7 +51,7 @@ def energy_after_eos_j(record: Record, planned: CellPlan) -> float:
     nothing.
     """
     window = _window(record)
-    return _request_j(record) * float(1 - window["useful_tokens"] / window["raw_tokens"])
+    return _request_j(record) * (1 - _number("useful_tokens", window) / _number("raw_tokens", window))
 
 
 @metric(unit="USD/M tokens", better="lower", kind="time")
@@ -74,21 +73,21 @@ def _window(record: Record) -> dict[str, Any]:
     if not record.energy:
         raise Missing("not_asked: the suite names this cell for no energy window (energy)")
     if "reason" in record.energy:
-        raise Missing(f"{record.energy['reason']}: {record.energy['why']}")
+        raise Missing(f"{record.energy['reason']}: {record.energy.get('why')}")
     return record.energy
 
 
-def _why(window: dict[str, Any], name: str) -> str:
-    return str((window.get("missing") or {}).get(name, "not recorded"))
-
-
-def _per_token(joules: float, window: dict[str, Any]) -> float:
-    return float(joules / window["useful_tokens"])
+def _number(name: str, window: dict[str, Any]) -> float:
+    value = window.get(name)
+    if not isinstance(value, int | float):
+        why = window.get("missing")
+        raise Missing(f"{name}: {why.get(name, 'not recorded') if isinstance(why, dict) else 'not recorded'}")
+    return float(value)
 
 
 def _request_j(record: Record) -> float:
     window = _window(record)
-    return float(window["energy_j"] / window["num_requests"])
+    return _number("energy_j", window) / _number("num_requests", window)
 
 
 def _share_after_convergence(record: Record) -> float:
