@@ -83,6 +83,7 @@ def test_what_spoils_a_window_is_its_reason(folder: Path, tmp_path: Path, script
     for record in windows(built(folder), "h100", tmp_path / "run", **script):
         assert record.energy["reason"] == reason
         assert record.energy["num_requests"] >= 3
+        assert record.rounds[0].gpu["foreign_processes"] == (reason == "foreign_process")  # type: ignore[index]
         assert "energy_j" not in record.energy
 
 
@@ -110,6 +111,7 @@ def test_a_request_that_hangs_in_a_window_ends_after_the_time_of_a_request(folde
 
 READINGS = {
     "temperature_c_max": 61, "power_w": 655, "power_w_max": 655, "utilisation_percent": 97, "memory_bytes": 1 << 30,
+    "foreign_processes": 0,
 }  # fmt: skip
 LACKING = {
     "h100": {},

@@ -54,7 +54,7 @@ class Conditions:
     clocks_mhz: dict[str, int] | None = None  # sm (median), sm_min, sm_max, memory
     throttle_reasons: tuple[str, ...] | None = None
     energy_j: float | None = None
-    gpu: dict[str, float] | None = None  # keys of _GPU
+    gpu: dict[str, float] | None = None  # keys of _GPU, and foreign_processes
     disturbance: str | None = None  # the physical cause for which the round should not count
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -125,19 +125,38 @@ def conditions_of(
             energy_j = counted_j(inside, time_s=end_s - begin_s, least_s=LEAST_ENERGY_WINDOW_S)
         except NoEnergy as why:
             missing["energy_j"] = str(why)
-    had = {key: of for key, of in _GPU.items() if not (is_mig and of[0] == "power_w")}
-    missing |= {f"gpu.{key}": "NVML has the power of the whole card alone" for key in _GPU.keys() - had.keys()}
-    gpu = {key: what(values) for key, (name, what) in had.items() if (values := read(name, f"gpu.{key}"))}
-    if not gpu:
-        missing["gpu"] = "none of its readings came"
+    gpu, lacking = _gpu_of(inside, capabilities, is_mig)
+    missing |= lacking
     return Conditions(
         clocks_mhz=clocks,
         throttle_reasons=throttle_names(bits) if bits else None,
         energy_j=energy_j,
-        gpu=gpu or None,
+        gpu=gpu,
         disturbance=_disturbance(inside, bits),
         missing=missing,
     )
+
+
+def _gpu_of(
+    inside: Sequence[Sample], capabilities: Mapping[str, Capability], is_mig: bool
+) -> tuple[dict[str, float] | None, dict[str, str]]:
+    """What a round says of the GPU besides its clocks, and why it lacks the rest."""
+    found: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for key, (name, what) in _GPU.items():
+        values = [one.readings[name] for one in inside if name in one.readings]
+        if is_mig and name == "power_w":
+            missing[f"gpu.{key}"] = "NVML has the power of the whole card alone"
+        elif values:
+            found[key] = what(values)
+        else:
+            missing[f"gpu.{key}"] = _why_absent(name, capabilities)
+    pids = capabilities["compute_pids"]
+    if pids.status == SUPPORTED:
+        found["foreign_processes"] = max(one.num_foreign for one in inside)
+    else:
+        missing["gpu.foreign_processes"] = f"compute_pids is {pids.why_not}"
+    return (found, missing) if found else (None, {**missing, "gpu": "none of its readings came"})
 
 
 def _why_absent(name: str, capabilities: Mapping[str, Capability]) -> str:
