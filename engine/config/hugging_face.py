@@ -81,7 +81,7 @@ def read_config(directory: Path) -> ModelConfig:
     _refuse_unsupported(path, {"tie_word_embeddings": outer.get("tie_word_embeddings", True)}, True)
     sizes: dict[str, Any] = {ours: _required(path, text, theirs) for ours, theirs in _SIZES.items()}
     plain = _model_config(  # fills in the pattern of layers, which the sizes of the full ones refer to
-        path, layer_types=tuple(text.get("layer_types") or ()), global_head_dim=2, global_num_kv_heads=1, **sizes
+        path, layer_types=_layer_types(path, text), global_head_dim=2, global_num_kv_heads=1, **sizes
     )
     sizes |= _full_layer_heads(path, text, plain.layer_types) | _rope(path, text)
     return _model_config(
@@ -179,6 +179,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from error
     return _object(path, "the file", content)
+
+
+def _layer_types(path: Path, text: dict[str, Any]) -> tuple[Any, ...]:
+    given = text.get("layer_types") or []
+    if not isinstance(given, list):
+        raise ValueError(f"{path}: layer_types is {given!r}, expected a list of names")
+    return tuple(given)
 
 
 def _object(path: Path, name: str, value: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class CellPlan:
     phases: dict[str, dict[str, Any]]  # pass kind -> count, and floor_s over all of them
     missing: dict[str, str]
     peer_id: str | None = None  # the same cell on another backend, with which it is compared
+    price_usd_per_hour: float | None = None  # of the device, as its file has it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +95,8 @@ def load_run(run_dir: Path) -> Run:
     """
     directory = run_dir.resolve()
     plan = _read_plan(directory / "plan.json")
-    planned = tuple(_cell_plan(directory, entry) for entry in plan["cells"])
+    price = _price_of(plan["device"])
+    planned = tuple(_cell_plan(directory, entry, price) for entry in plan["cells"])
     cells = tuple(one for one, entry in zip(planned, plan["cells"], strict=True) if _is_own(entry, plan))
     skipped = tuple(
         SkippedCell(cell=_cell(directory, entry), cell_id=str(entry["cell_id"]), reason=str(entry["reason"]))
@@ -190,7 +192,13 @@ def _elsewhere(plan: dict[str, Any], count: int) -> list[str]:
     return [f"this is shard {plan['shard']}: {count} cells of the suite are left to the others; `merge` joins them"]
 
 
-def _cell_plan(directory: Path, entry: Any) -> CellPlan:
+def _price_of(device: dict[str, Any]) -> float | None:
+    figure = device.get("price_usd_per_hour")
+    value = figure.get("value") if isinstance(figure, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _cell_plan(directory: Path, entry: Any, price_usd_per_hour: float | None) -> CellPlan:
     cell = _cell(directory, entry)
     return CellPlan(
         cell=cell,
@@ -200,6 +208,7 @@ def _cell_plan(directory: Path, entry: Any) -> CellPlan:
         floor_basis=str(entry.get("floor_basis", "exact")),
         phases=entry.get("phases") or {},
         missing=entry.get("missing") or {},
+        price_usd_per_hour=price_usd_per_hour,
     )
 
 

@@ -13,12 +13,15 @@ from typing import Any
 from harness.measuring import enough, host_memory, leaks, self_check
 from harness.measuring.backends.base import Answer, Backend, OutOfMemory, Unsupported
 from harness.measuring.quality import graded
+from harness.measuring.telemetry import energy
 from harness.measuring.telemetry.conditions import Observe, clock_warnings
 from harness.measuring.telemetry.discards import Discards
 from harness.records.journal import Unfinished, now_utc
 from harness.records.types import Cell, Record, Round, Status
 from harness.spec.config import Protocol
 from harness.spec.data import Prompt, PromptSet
+
+REPEATS_S = 1.0  # of an energy window: requests that are done within it are one event to the supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,15 @@ class Spent:
 
     wall_s: float
     cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A request of an energy window."""
+
+    wall_s: float
+    useful_tokens: int  # of all rows
+    raw_tokens: int
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,6 +63,8 @@ class LiveCell:
     grown_bytes: list[int] = field(default_factory=list)  # of each round, by which this process's memory grew
     warm_ups: list[Spent] = field(default_factory=list)  # the first one is the cold request
     overhead_s: list[float] = field(default_factory=list)  # of each round, the harness's own
+    repeats: list[Repeat] = field(default_factory=list)  # requests of the energy window
+    energy: dict[str, Any] = field(default_factory=dict)
     backend_s: float = 0.0  # of the newest request, the backend's own: preparing and generating
 
     def fail(self, error: Exception) -> None:
@@ -103,6 +117,25 @@ class LiveCell:
         """What its backend keeps of every request, in words."""
         return leaks.warnings_of(self.grown_bytes, [round.peak_allocated_bytes for round in self.rounds])
 
+    def repeat(self, backend: Backend) -> None:
+        """The rounds' requests in turn once more, for the energy; so many at once that events are rare."""
+        begun = perf_counter()
+        while perf_counter() - begun < REPEATS_S:
+            index = len(self.repeats) % len(self.rounds)
+            prepared = self._prepared(backend, index, self._asked(index))
+            answer, spent = _timed(backend, self.cell, prepared, "energy", index)
+            self.repeats.append(Repeat(spent.wall_s, sum(answer.useful_tokens), answer.raw_tokens))
+
+    def note_energy(self, found: dict[str, Any]) -> None:
+        """What was seen of the window, with what was done in it."""
+        self.energy = {
+            **found,
+            "num_requests": len(self.repeats),
+            "requests_s": sum(one.wall_s for one in self.repeats),
+            "useful_tokens": sum(one.useful_tokens for one in self.repeats),
+            "raw_tokens": sum(one.raw_tokens for one in self.repeats),
+        }
+
     def count(self, backend: Backend) -> None:
         """The first round's request once more, untimed, for what would disturb a timed one."""
         self.counters = backend.count(self.cell, self._prepared(backend, 0, self._asked(0)))
@@ -140,11 +173,15 @@ class LiveCell:
             rounds=tuple(self.rounds),
             counters=self.counters,
             discarded=tuple(self.discards.reasons),
-            warnings=(*warnings, *self.discards.warnings, *clock_warnings(self.rounds)),
+            warnings=(
+                *(*warnings, *self.discards.warnings),
+                *(*clock_warnings(self.rounds), *energy.warnings_of(self.energy)),
+            ),
             environment_id=environment_id,
             started_at=self.started_at,
             seed=self.seed,
             course=course,
+            energy=self.energy,
         )
 
     def _prepared(self, backend: Backend, index: int, asked: Sequence[Prompt]) -> Any:

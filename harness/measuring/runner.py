@@ -5,6 +5,7 @@ It holds no model and imports no torch. Waiting costs nothing: it sleeps until a
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -23,7 +24,7 @@ from harness.records import store
 from harness.records.journal import Unfinished, dead_journals, now_utc
 from harness.records.types import INTERRUPTED, Environment, Record, Status
 from harness.spec.config import ConfigError
-from harness.spec.plan import Plan, PlannedCell
+from harness.spec.plan import Plan, PlannedCell, asks_energy
 
 # A cell under which a process ends is tried once more in a fresh one; the second time it is the cell's own failure.
 _MOST_DEATHS = 2
@@ -31,8 +32,9 @@ _DEATH = f"{INTERRUPTED}: its process ended"
 _NOT_DONE: tuple[Status, str] = ("error", f"{INTERRUPTED}: the cell was not done")
 _MOST_SILENT_STARTS = 3
 _BEFORE_REQUESTS = ("start", "load")  # there is nothing to finish yet, and a load can take minutes
-_REQUESTS = ("warmup", "measure", "count")
+_REQUESTS = ("warmup", "measure", "energy", "count")
 _GRACE_S = 10.0
+log = logging.getLogger("canvasbench")
 
 
 class WorkerError(Exception):
@@ -86,11 +88,15 @@ class Supervisor:
             WorkerError: no worker comes up.
             KeyboardInterrupt: stopped by a signal. Whatever is raised, all that was measured is kept.
         """
-        with self._signals(), watching(self.plan.config.device.kind) as self._telemetry:
+        config = self.plan.config
+        wants_energy = any(asks_energy(planned.cell, config) for planned in self.plan.cells)
+        with self._signals(), watching(config.device.kind, wants_energy=wants_energy) as self._telemetry:
             self._keep_leftovers()
             jobs = self._jobs()
             self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members])
             try:
+                if any(asks_energy(planned.cell, config) for job in jobs for planned, _ in job.members):
+                    log.info(self._telemetry.measure_idle())
                 while jobs and not self._stops:  # asked before the first worker, too: imports can swallow an interrupt
                     self._run_worker(of_one_process(jobs, self.plan))
                     jobs = self._jobs()
@@ -118,6 +124,7 @@ class Supervisor:
             "worker": name,
             "environment_id": self.environment.environment_id,
             "unseen": self._telemetry.why_not,
+            "no_energy": None if self._telemetry.no_energy is None else self._telemetry.no_energy.as_json,
             "jobs": [{"launch": j.launch, "members": [[p.cell_id, attempt] for p, attempt in j.members]} for j in jobs],
         }
         kills_before = host_memory.oom_kills()
@@ -170,6 +177,9 @@ class Supervisor:
             elif kind == "conditions":
                 seen = self._telemetry.during(event["begin_s"], event["end_s"])
                 worker.answer(conditions.to_json(seen))
+            elif kind == "energy":
+                window_s = protocol.energy_window_s
+                worker.answer(self._telemetry.energy(event["begin_s"], event["end_s"], window_s))
             elif kind == "record":
                 self.progress.cell_done(by_id[event["cell_id"]], event["status"], event["what"])
             elif kind == "fatal":

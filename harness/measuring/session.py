@@ -9,18 +9,20 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, TypeVar
 
 from harness.measuring.backends.base import Backend, DeviceBroken, OutOfMemory, Unsupported
 from harness.measuring.cell import LiveCell
 from harness.measuring.jobs import Job, load_key
 from harness.measuring.telemetry.conditions import Observe, nobody_looks
+from harness.measuring.telemetry.energy import ObserveEnergy, nobody_counts
+from harness.measuring.telemetry.sample import PERIOD_S
 from harness.records.journal import RoundJournal
 from harness.records.store import RecordWriter
 from harness.records.types import PRUNED, Cell, Record, canonical_json, to_json
 from harness.spec.config import ConfigError
-from harness.spec.plan import Plan, PlannedCell
+from harness.spec.plan import Plan, PlannedCell, asks_energy
 
 Tell = Callable[[dict[str, Any]], None]
 _T = TypeVar("_T")
@@ -39,6 +41,8 @@ class Session:
     journal: RoundJournal
     tell: Tell  # what the supervisor hears: group, load, begin, end, record
     observe: Observe = nobody_looks  # what the supervisor saw of the GPU during a round
+    observe_energy: ObserveEnergy = nobody_counts  # what the supervisor saw of the energy in a window
+    no_energy: dict[str, Any] | None = None  # why it sees none, where that is known beforehand: no window is measured
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> load key of what it holds
     is_spent: bool = False  # whether a backend's leak has eaten into this process, so that a fresh one should go on
@@ -110,6 +114,9 @@ class Session:
             self._each("warmup", partial(LiveCell.warm_up, index=index), cold)
         _settle_memory()
         self._take_rounds(live)
+        for one in live:
+            if asks_energy(one.cell, self.plan.config):
+                self._take_energy(one)
         if self.plan.config.protocol.counters:
             self._each("count", LiveCell.count, live)
 
@@ -121,6 +128,17 @@ class Session:
 
     def _round(self, index: int, order: Iterable[LiveCell]) -> None:
         self._each("measure", partial(LiveCell.measure, index=index, observe=self.observe), order)
+
+    def _take_energy(self, one: LiveCell) -> None:
+        """Repeat a cell's requests until a window is full; two periods more, because no sample lies at its ends."""
+        if self.no_energy is not None:
+            one.note_energy(self.no_energy)
+            return
+        begin_s = monotonic()
+        while one.status == "ok" and monotonic() - begin_s < self.plan.config.protocol.energy_window_s + 2 * PERIOD_S:
+            self._each("energy", LiveCell.repeat, [one])
+        if one.status == "ok":
+            one.note_energy(self.observe_energy(begin_s, monotonic()))
 
     def _each(self, stage: str, action: Callable[[LiveCell, Backend], None], cells: Iterable[LiveCell]) -> None:
         """One request of every cell that is well so far. A failed cell is a row; the sweep goes on."""

@@ -1,8 +1,8 @@
 """The process that measures: python -m harness.measuring.worker. A supervisor (runner.py) starts and watches it.
 
 It reads one line of JSON, its order, from stdin, and writes events as lines of JSON to stdout. "stop" on stdin ends it
-after the group that it is measuring, a line of JSON answers its question how the GPU was during a round, and the end of
-stdin means that the supervisor is gone, and ends it at once.
+after the group that it is measuring, a line of JSON answers its question how the GPU was during a round or an energy
+window, and the end of stdin means that the supervisor is gone, and ends it at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from harness.measuring.backends import registry
 from harness.measuring.backends.base import DeviceBroken
 from harness.measuring.jobs import Job
 from harness.measuring.session import Session, smallest_ooms
-from harness.measuring.telemetry import conditions
+from harness.measuring.telemetry import conditions, energy
 from harness.records import store
 from harness.records.journal import RoundJournal
 from harness.spec import plan as planning
@@ -99,6 +99,14 @@ def _observe(order: dict[str, Any], events: Events, answers: Answers) -> conditi
     return ask
 
 
+def _observe_energy(events: Events, answers: Answers) -> energy.ObserveEnergy:
+    def ask(begin_s: float, end_s: float) -> dict[str, Any]:
+        events.tell({"event": "energy", "begin_s": begin_s, "end_s": end_s})
+        return answers.get()
+
+    return ask
+
+
 def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.Event, answers: Answers) -> None:
     config = suite.compose(order["words"], config_dir=order["config_dir"], backends=list(registry.BACKENDS))
     plan = planning.build(config)
@@ -118,6 +126,8 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
         journal=journal,
         tell=events.tell,
         observe=_observe(order, events, answers),
+        observe_energy=_observe_energy(events, answers),
+        no_energy=order["no_energy"],
         smallest_oom=smallest_ooms(store.read_records(run_dir, rounds=False).final.values()),
     )
     for job in order["jobs"]:

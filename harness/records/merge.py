@@ -84,6 +84,7 @@ def _asked(part: Path, plan: dict[str, Any]) -> dict[str, Any]:
             "skipped": [entry["cell_id"] for entry in plan["skipped"]],
             "protocol": plan["protocol"],
             "isolation": plan.get("isolation", "launch"),
+            "energy": plan.get("energy", []),
             "seed": plan["seed"],
             "prompts": plan["prompts"],
             "device": plan["device"],

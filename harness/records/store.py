@@ -99,17 +99,20 @@ class RecordWriter:
             self.path.unlink()
 
 
-def _grades_are_missing(data: dict[str, Any]) -> dict[str, Any]:
-    """1 -> 2: rounds say which prompts they answered and how well."""
-    new = ("prompt_ids", "categories", "exact", "token_accuracy")
-    why = dict.fromkeys(new, "not kept by record_schema 1")
+def _without(new: Iterable[str], data: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The record as the next schema has it: its rounds say of the new fields that they were not kept."""
+    schema, new = data["record_schema"], list(new)
+    why = dict.fromkeys(new, f"not kept by record_schema {schema}")
     rounds = [{**one, **dict.fromkeys(new), "missing": {**(one.get("missing") or {}), **why}} for one in data["rounds"]]
-    return {**data, "rounds": rounds, "record_schema": 2}
+    return {**data, "rounds": rounds, **more, "record_schema": schema + 1}
 
 
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 # record_schema -> a pure function that upgrades a line's JSON by one version.
-UPGRADES: dict[int, Upgrade] = {1: _grades_are_missing, 2: lambda data: {**data, "course": {}, "record_schema": 3}}
+UPGRADES: dict[int, Upgrade] = {
+    1: partial(_without, ("prompt_ids", "categories", "exact", "token_accuracy")),
+    2: partial(_without, ("gpu",), course={}, energy={}),
+}
 
 
 @dataclass(kw_only=True, slots=True)

@@ -144,6 +144,7 @@ class Round:
     energy_j: float | None = None
     clocks_mhz: dict[str, int] | None = None
     throttle_reasons: tuple[str, ...] | None = None
+    gpu: dict[str, float] | None = None  # temperature_c_max, power_w, ...: docs/measuring.md
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -167,6 +168,7 @@ class Record:
     started_at: str  # ISO 8601, UTC
     seed: int
     course: dict[str, Any] = field(default_factory=dict)  # how the launch went: cold_s, warmup_s, ended, overhead_s
+    energy: dict[str, Any] = field(default_factory=dict)  # of repeated requests; {}: none was asked for
     record_schema: int = RECORD_SCHEMA
 
     @property

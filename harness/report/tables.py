@@ -48,6 +48,11 @@ _METRICS: dict[str, tuple[str, str, float]] = {
     "proxy_nll_nats": ("proxy of quality: likelihood", "nats", 1),
     "proxy_agreement": ("proxy of quality: agreement", "%", 1e-2),
     "distinct_experts": ("distinct experts", "", 1),
+    "energy_per_useful_token_j": ("energy a useful token", "J", 1),
+    "energy_above_idle_per_useful_token_j": ("of it above idle", "J", 1),
+    "energy_after_convergence_j": ("energy after convergence, estimate", "J", 1),
+    "energy_after_eos_j": ("energy after EOS, estimate", "J", 1),
+    "usd_per_million_useful_tokens": ("price of a million useful tokens", "USD", 1),
     "peak_memory_bytes": ("peak memory", "GB", 1e9),
     "peak_device_bytes": ("device or process memory", "GB", 1e9),
 }
@@ -208,6 +213,7 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         ("trained block length", str(run.trained_block_length or "none")),
         ("source hash", str(provenance.get("source_hash") or "unknown")),
         ("device", f"{run.device_name} ({plan['device']['name']})"),
+        ("price", _price(plan["device"].get("price_usd_per_hour"))),
         ("protocol", _listed_protocol(plan["protocol"])),
         ("isolation", str(plan.get("isolation", "launch"))),
         ("seed", str(plan.get("seed"))),
@@ -238,6 +244,14 @@ def _roof(device: DeviceConfig) -> str:
     facts = [] if bandwidth is None else [f"reads {bandwidth / 1e9:.4g} GB/s"]
     rates = {dtype: figure.value for dtype, figure in device.flops_s.items() if figure.value is not None}
     return ", ".join([*facts, *(f"{dtype} {rate / 1e12:.4g} TFLOP/s" for dtype, rate in rates.items())]) or "none"
+
+
+def _price(figure: Any) -> str:
+    """A price is worth what its source and date are."""
+    if not isinstance(figure, dict) or figure.get("value") is None:
+        return "none in the device's file"
+    notes = [figure.get("source"), "recalled" if figure.get("recalled") else "", figure.get("note")]
+    return f"{figure['value']} USD per hour ({'; '.join(filter(None, notes))}), taken as used without a pause"
 
 
 def _listed_protocol(protocol: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from engine.config import SHIPPED
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float8_e4m3": 1}
 MAX_BLOCK_LENGTH = 1024
+LEAST_ENERGY_WINDOW_S = 10.0  # the counter moves about every 0.1 s: shorter windows are off by more than 1 %
 
 # What each named choice may be today. Every check, help text and error message reads this table.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -98,6 +99,7 @@ class Protocol:
     half_width: float = 0.03  # enough: the interval of the median time is narrower than the median +- this share of it
     launches: int = 1
     max_discards: int = 3  # rounds of a cell and launch that may be thrown away for a physical cause, and repeated
+    energy_window_s: float = LEAST_ENERGY_WINDOW_S  # of repeated requests, for the cells that `energy` names
     request_timeout_s: float = 600.0  # a request that takes longer ends its process
     load_timeout_s: float = 1800.0  # so does a load
     counters: bool = True  # one more, untimed round that counts experts and entropies
@@ -142,6 +144,7 @@ class SuiteConfig:
     protocol: Protocol = field(default_factory=Protocol)
     axes: Axes = field(default_factory=Axes)
     exclude: list[dict[str, Any]] = field(default_factory=list)  # {axis: [values], ..., reason: text}
+    energy: list[dict[str, Any]] = field(default_factory=list)  # {axis: [values], ...} of cells to take it of; {}: all
     backend: str = "reference"
     peer: str = ""  # another backend, on which every cell is measured as well, to compare with
     eos: str = "ignore"
@@ -227,7 +230,11 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
     if not 0 <= config.seed < 2**31:
         raise ConfigError(f"seed: {config.seed} is out of range; expected a whole number from 0 to {2**31 - 1}")
     shard_of(config.shard)
-    _check_excludes(config.exclude)
+    _check_rules("exclude", config.exclude, ["reason"])
+    for i, excluded in enumerate(config.exclude):
+        if len(excluded.keys() - {"reason"}) == 0:
+            raise ConfigError(f"exclude[{i}]: names no axis, so it would exclude every cell")
+    _check_rules("energy", config.energy, [])
     _check_honesty(config)
 
 
@@ -246,6 +253,11 @@ def _check_protocol(protocol: Protocol) -> None:
             base = name.removeprefix("max_")
             why = f", which is protocol.{base}, or null" if base != name and base in least else ""
             raise ConfigError(f"protocol.{name}: {value} is out of range; expected at least {lowest}{why}")
+    if not protocol.energy_window_s >= LEAST_ENERGY_WINDOW_S:
+        raise ConfigError(
+            f"protocol.energy_window_s: {protocol.energy_window_s} is out of range; expected at least "
+            f"{LEAST_ENERGY_WINDOW_S:g}: energy counters move in steps, which shorter windows do not resolve"
+        )
     for name in _ABOVE_0:
         if not getattr(protocol, name) > 0:  # NaN is not
             raise ConfigError(f"protocol.{name}: {getattr(protocol, name)} is out of range; expected above 0")
@@ -263,17 +275,13 @@ def shard_of(text: str) -> tuple[int, int]:
     return int(numbers[1]), int(numbers[2])
 
 
-def _check_excludes(excludes: list[dict[str, Any]]) -> None:
-    names = [f.name for f in fields(Axes)]
-    for i, rule in enumerate(excludes):
+def _check_rules(where: str, rules: list[dict[str, Any]], more: list[str]) -> None:
+    """Rules that name cells by their values on axes; `more`: keys that a rule may have besides."""
+    for i, rule in enumerate(rules):
         for key, values in rule.items():
-            if key == "reason":
-                continue
-            check_choice(f"exclude[{i}]", key, [*names, "reason"])
-            if not isinstance(values, list):
-                raise ConfigError(f"exclude[{i}].{key}: {values!r} is not a list of values")
-        if len(rule.keys() - {"reason"}) == 0:
-            raise ConfigError(f"exclude[{i}]: names no axis, so it would exclude every cell")
+            check_choice(f"{where}[{i}]", key, [*(f.name for f in fields(Axes)), *more])
+            if key not in more and not isinstance(values, list):
+                raise ConfigError(f"{where}[{i}].{key}: {values!r} is not a list of values")
 
 
 def _check_honesty(config: SuiteConfig) -> None:

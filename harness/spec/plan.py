@@ -34,7 +34,7 @@ class PlannedCell:
     peer_id: str | None  # the same cell on the suite's peer; None without one, and for the peer's own cells
     group_id: str  # cells of one group are interleaved in one process
     prediction: Prediction
-    predicted_s: float | None  # to measure it: the least warm-up and rounds, and counters, of all launches
+    predicted_s: float | None  # to measure it: the least of everything, in all launches
     floor_basis: str  # exact | cap: an early stop can only make it cheaper | expected: over the steps that are drawn
 
     def __post_init__(self) -> None:
@@ -190,8 +190,9 @@ def _group_id(cell: Cell, config: SuiteConfig) -> str:
 
 
 def _planned(cell: Cell, config: SuiteConfig, prediction: Prediction) -> PlannedCell:
-    protocol = config.protocol
+    protocol, floor_s = config.protocol, prediction.floor_s
     requests = (protocol.warmup_rounds + protocol.rounds + int(protocol.counters)) * protocol.launches
+    windows_s = protocol.energy_window_s * protocol.launches * asks_energy(cell, config)
     exact = cell.eos == "ignore" and cell.stopping in ("fixed", None)
     twin_id = None if cell.decoding == AUTOREGRESSIVE else cell.twin.cell_id
     return PlannedCell(
@@ -200,16 +201,26 @@ def _planned(cell: Cell, config: SuiteConfig, prediction: Prediction) -> Planned
         peer_id=None if cell.backend == config.peer or not config.peer else _on_peer(cell, config).cell_id,
         group_id=_group_id(cell, config),
         prediction=prediction,
-        predicted_s=None if prediction.floor_s is None else requests * prediction.floor_s / ASSUMED_FLOOR_SHARE,
+        predicted_s=None if floor_s is None else requests * floor_s / ASSUMED_FLOOR_SHARE + windows_s,
         floor_basis="exact" if exact else "expected" if cell.stopping == REPLAY and cell.eos == "ignore" else "cap",
     )
+
+
+def _is_named(cell: Cell, rule: dict[str, Any]) -> bool:
+    """Whether the cell has one of the values that the rule lists, on every axis that it names."""
+    return all(getattr(cell, key) in values for key, values in rule.items() if key != "reason")
+
+
+def asks_energy(cell: Cell, config: SuiteConfig) -> bool:
+    """Whether the suite names this cell for an energy window."""
+    return any(_is_named(cell, rule) for rule in config.energy)
 
 
 def _skip_reason(
     cell: Cell, config: SuiteConfig, shape: ModelConfig, prompts: dict[str, PromptSet], prediction: Prediction
 ) -> str | None:
     for rule in config.exclude:
-        if all(getattr(cell, key) in values for key, values in rule.items() if key != "reason"):
+        if _is_named(cell, rule):
             return f"excluded by the suite: {rule.get('reason') or 'no reason given'}"
     block = cell.block_length or 1
     positions = cell.prompt_tokens + -(-cell.output_tokens // block) * block
@@ -245,6 +256,7 @@ def identified(plan: Plan, provenance: dict[str, Any]) -> Plan:
             "cells": [p.cell_id for p in plan.cells],
             "protocol": asdict(plan.config.protocol),
             "isolation": plan.config.isolation,
+            "energy": plan.config.energy,
             "seed": plan.config.seed,
             "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
             **drawn_from(plan),

@@ -29,6 +29,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "backend": config.backend,
         "peer": config.peer,
         "isolation": config.isolation,
+        "energy": config.energy,
         "seed": config.seed,
         "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
         **drawn_from(plan),

@@ -6,13 +6,16 @@
      CANVASBENCH_FAKE_CLOCK=MHZ          its SM clock; else 1980
      CANVASBENCH_FAKE_PID=PID            a compute process on it
      CANVASBENCH_FAKE_WHILE=PATH         all of these only as long as this file is there
+     CANVASBENCH_FAKE_INIT=CODE          NVML does not begin, for example 18: driver and library do not fit together
      CANVASBENCH_FAKE_NO_ENERGY=1        no energy counter
+     CANVASBENCH_FAKE_COUNTER_W=W        by how much the counter moves in a second; else by its power
      CANVASBENCH_FAKE_ENERGY_RESET=1     the counter was reset before each reading, which is below the one before
    Built with -DWITHOUT_NEW_CALLS it lacks symbols, as an old driver does. */
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { OK = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, SMALL = 7, LOST = 15 };
@@ -42,8 +45,12 @@ static int text(char *out, const char *value, unsigned length) {
     return OK;
 }
 
-int nvmlInitWithFlags(unsigned flags) { return OK; }
-int nvmlInit_v2(void) { return OK; }
+static int begin(void) {
+    const char *code = getenv("CANVASBENCH_FAKE_INIT");
+    return code ? atoi(code) : OK;
+}
+int nvmlInitWithFlags(unsigned flags) { return begin(); }
+int nvmlInit_v2(void) { return begin(); }
 int nvmlShutdown(void) { return OK; }
 const char *nvmlErrorString(int code) { return code == NOT_SUPPORTED ? "Not Supported" : "the fake says no"; }
 int nvmlSystemGetDriverVersion(char *out, unsigned length) { return text(out, "580.95.05", length); }
@@ -134,9 +141,12 @@ int nvmlDeviceGetMemoryInfo_v2(Device *device, Memory2 *out) {
 }
 
 int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *millijoules) {
+    const char *counter_w = getenv("CANVASBENCH_FAKE_COUNTER_W");
+    struct timespec now;
     if (getenv("CANVASBENCH_FAKE_NO_ENERGY")) return NOT_SUPPORTED;
-    energy_readings += 1;
-    *millijoules = 1000ULL * (getenv("CANVASBENCH_FAKE_ENERGY_RESET") ? 1000000 - energy_readings : energy_readings);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *millijoules = (1000ULL * now.tv_sec + now.tv_nsec / 1000000) * (counter_w ? atoi(counter_w) : 655);
+    if (getenv("CANVASBENCH_FAKE_ENERGY_RESET")) *millijoules = 1000000000ULL - 1000 * ++energy_readings;
     return sensor(device);
 }
 

@@ -137,9 +137,9 @@ def test_a_record_of_schema_1_is_read_and_says_what_it_lacks(tmp_path: Path) -> 
     (old,) = found.records
     for round, kept in zip(old.rounds, json.loads(line)["rounds"], strict=True):
         new = json.loads(json.dumps(to_json(round)))
-        for name in ("prompt_ids", "categories", "exact", "token_accuracy"):
+        for name in ("prompt_ids", "categories", "exact", "token_accuracy", "gpu"):
             assert new.pop(name) is None
-            assert new["missing"].pop(name) == "not kept by record_schema 1"
+            assert new["missing"].pop(name) == f"not kept by record_schema {2 if name == 'gpu' else 1}"
         assert new == kept
 
 
@@ -147,7 +147,11 @@ def test_a_record_of_schema_2_is_read_and_knows_nothing_of_its_launch(tmp_path: 
     line = (Path(__file__).parent / "fixtures" / "record_schema_2.jsonl").read_text()
     (tmp_path / "records-old.jsonl").write_text(line)
     (old,) = store.read_records(tmp_path).records
-    assert json.loads(json.dumps(to_json(old))) == {**json.loads(line), "course": {}, "record_schema": RECORD_SCHEMA}
+    new = json.loads(json.dumps(to_json(old)))
+    for round in new["rounds"]:
+        assert round.pop("gpu") is None
+        assert round["missing"].pop("gpu") == "not kept by record_schema 2"
+    assert new == {**json.loads(line), "course": {}, "energy": {}, "record_schema": RECORD_SCHEMA}
 
 
 @pytest.mark.parametrize("schema", sorted(store.UPGRADES))

@@ -1,6 +1,7 @@
 """Run by test_telemetry.py in a process that loads the fake NVML: measures a tiny plan, or prints what NVML tells.
 
 watched_run.py run FOLDER WORDS...     into FOLDER; the file in CANVASBENCH_FAKE_WHILE goes away in the middle of it
+watched_run.py worker                  is the worker of such a run: as in earnest, but energy windows may be short
 watched_run.py look WORDS...           prints what there is, and which GPUs each CUDA_VISIBLE_DEVICES leaves, as JSON
 """
 
@@ -12,12 +13,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.measuring import environment
+from harness.measuring import cell, environment, worker
+from harness.measuring.launch import inline
 from harness.measuring.telemetry import nvml
+from harness.spec import config
 
 TINY = ("backend=fake", "device=h100", "axes.batch_size=[1]", "axes.block_length=[16]", "axes.num_steps=[2]")
-TIMES = ("protocol.warmup_rounds=1", "protocol.rounds=3", "protocol.counters=false", "options.request_s=0.5")
+TIMES = ("protocol.warmup_rounds=1", "protocol.rounds=3", "protocol.counters=false")
 _CHANGE_AFTER = 3  # rounds, thrown away or not
+
+
+def allow_short_windows() -> None:
+    config.LEAST_ENERGY_WINDOW_S = 0.1
+    cell.REPEATS_S = 0.1
+
+
+def work() -> None:
+    allow_short_windows()
+    worker.main()
 
 
 def run(folder: str, *words: str) -> None:
@@ -40,8 +53,12 @@ def run(folder: str, *words: str) -> None:
         return seen
 
     sampler.Telemetry.during = counted  # type: ignore[method-assign]
+    allow_short_windows()
+    inline._WORKER = (__file__, "worker")
+    sampler.IDLE_S = 0.2
     sampler.PERIOD_S = 0.02  # on a busy machine some samples come late; one in each round must not
-    words = (*TINY, *TIMES, *words)
+    request_s = () if any(word.startswith("options.request_s=") for word in words) else ("options.request_s=0.5",)
+    words = (*TINY, *TIMES, *request_s, *words)
     plan = identified(build(compose(list(words), backends=["fake"])), {})
     here = environment.collect()
     Supervisor(plan=plan, words=words, run_dir=Path(folder), environment=here, progress=Silent()).run()
@@ -70,4 +87,4 @@ def look(*words: str) -> None:
 
 
 if __name__ == "__main__":
-    {"run": run, "look": look}[sys.argv[1]](*sys.argv[2:])
+    {"run": run, "look": look, "worker": work}[sys.argv[1]](*sys.argv[2:])

@@ -5,7 +5,7 @@ Reports and gates read the registry METRICS, so a new metric needs nothing but i
 
 from __future__ import annotations
 
-from harness.analysis.metrics import counts, floors, quality, times  # declare their metrics
+from harness.analysis.metrics import counts, energy, floors, quality, times  # declare their metrics
 from harness.analysis.metrics.registry import METRICS, Metric, Missing, Part, metric
 
-__all__ = ["METRICS", "Metric", "Missing", "Part", "counts", "floors", "metric", "quality", "times"]
+__all__ = ["METRICS", "Metric", "Missing", "Part", "counts", "energy", "floors", "metric", "quality", "times"]

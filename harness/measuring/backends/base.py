@@ -98,4 +98,4 @@ class Backend(Protocol):
         """Of the loaded model; None where there is none, and then no answer is graded."""
 
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
-        """NVTX range bench.<stage> (warmup, measure, profile) around one request."""
+        """NVTX range bench.<stage> (warmup, measure, energy, profile) around one request."""

@@ -4,7 +4,8 @@ For tests and for trying the harness. Its records say `backend: fake` and report
 Its block and step times are nanoseconds, which fit into any request.
 `options.request_s` makes every request really take so long. `options.fail` makes every cell whose batch is at least
 `options.fail_batch` (1) end badly: oom, host_memory, unsupported, error, hang, exit, kill or
-device; or answer badly: few_tokens or backwards (its events run so); or leak 4 MiB a request.
+device; or answer badly: few_tokens or backwards (its events run so); or leak 4 MiB a request. With
+`options.fail_stage` (warmup, measure, energy) it does so in that stage alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _STEP_S = 1e-9
 
 
 class FakeBackend:
+    _stage = ""
+
     def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
         self._layers = shape.num_layers
         self._kept: list[bytes] = []
@@ -35,7 +38,9 @@ class FakeBackend:
     def generate(self, cell: Cell, prepared: int) -> Answer:
         if seconds := float(cell.options.get("request_s", 0)):
             time.sleep(seconds)
-        fail = cell.options.get("fail") if cell.batch_size >= int(cell.options.get("fail_batch", 1)) else None
+        is_hit = cell.batch_size >= int(cell.options.get("fail_batch", 1))
+        is_hit &= cell.options.get("fail_stage", self._stage) == self._stage
+        fail = cell.options.get("fail") if is_hit else None
         _fail(fail)
         if fail == "leak":
             self._kept.append(bytes([1]) * 2**22)  # zeros would take no memory
@@ -78,6 +83,7 @@ class FakeBackend:
         return None
 
     def mark(self, stage: str, index: int) -> AbstractContextManager[None]:
+        self._stage = stage
         return nullcontext()
 
 

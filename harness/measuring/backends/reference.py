@@ -37,7 +37,7 @@ from harness.spec.config import ConfigError, DeviceConfig, ModelSource
 
 _OPTIONS = ("window", *OPTIONS, *draws.OPTIONS)
 _MOST_LOGITS = 2**26  # at once, when answers are scored: 256 MiB in float32
-_MARKS = {stage: ranges.Range(f"bench.{stage}", "harness", 1) for stage in ("warmup", "measure", "profile")}
+_MARKS = {stage: ranges.Range(f"bench.{stage}", "harness", 1) for stage in ("warmup", "measure", "energy", "profile")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[3]  # where harness/ lies, in a checkout and in site-packages alike
+_WORKER = ("-m", "harness.measuring.worker")
 
 
 class Silence(Exception):
@@ -25,7 +26,7 @@ class InlineWorker:
         paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.measuring.worker"],
+                [sys.executable, *_WORKER],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

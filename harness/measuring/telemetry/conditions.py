@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
-from statistics import median_low
+from statistics import median, median_low
 from typing import Any
 
 from harness.measuring.telemetry.nvml import SUPPORTED, Capability
+from harness.measuring.telemetry.sample import REASONS, NoEnergy, Sample, counted_j
 from harness.records.types import Round
+from harness.spec.config import LEAST_ENERGY_WINDOW_S
 
 # Bit -> name, as NVML's clock event reasons have them.
 THROTTLE_REASONS = {
@@ -25,16 +26,25 @@ THROTTLE_REASONS = {
 }
 SPOILING_BITS = 0x8 | 0x20 | 0x40 | 0x80  # heat or a power brake; a power cap (0x4) is normal at full load
 MAX_CLOCK_CHANGE = 0.02
-MIN_ENERGY_WINDOW_S = 10.0  # the counter moves about every 0.1 s: shorter windows are off by more than 1 %
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One look at the GPU. A reading that failed is absent."""
-
-    at_s: float  # time.monotonic(), which is the same clock in every process
-    readings: Mapping[str, int]
-    num_foreign: int = 0  # compute processes that are not ours
+# A reading of a sample -> what gives it, the better one first. Memory is the bytes in use.
+READ_FROM: dict[str, tuple[str, ...]] = {
+    "sm_clock_mhz": ("sm_clock_mhz",),
+    "memory_clock_mhz": ("memory_clock_mhz",),
+    "throttle_bits": ("throttle_bits",),
+    "energy_mj": ("energy_mj",),
+    "power_w": ("power_instant_w", "power_w"),  # the second is a mean over up to a second
+    "memory_bytes": ("memory_v2", "memory_v1"),
+    "temperature_c": ("temperature_c",),
+    "utilisation_percent": ("utilisation_percent",),
+}
+# A round's reading of the GPU -> of which samples it is what.
+_GPU: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "temperature_c_max": ("temperature_c", max),
+    "power_w": ("power_w", median),
+    "power_w_max": ("power_w", max),
+    "utilisation_percent": ("utilisation_percent", median),
+    "memory_bytes": ("memory_bytes", max),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +54,7 @@ class Conditions:
     clocks_mhz: dict[str, int] | None = None  # sm (median), sm_min, sm_max, memory
     throttle_reasons: tuple[str, ...] | None = None
     energy_j: float | None = None
+    gpu: dict[str, float] | None = None  # keys of _GPU, and foreign_processes
     disturbance: str | None = None  # the physical cause for which the round should not count
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -54,6 +65,7 @@ class Conditions:
             clocks_mhz=self.clocks_mhz,
             throttle_reasons=self.throttle_reasons,
             energy_j=self.energy_j,
+            gpu=self.gpu,
             missing={**round.missing, **self.missing},
         )
 
@@ -63,7 +75,7 @@ Observe = Callable[[float, float], Conditions]  # begin and end of a round, in t
 
 def unseen(why: str) -> Conditions:
     """Where nobody looks."""
-    return Conditions(missing=dict.fromkeys(("clocks_mhz", "throttle_reasons", "energy_j"), why))
+    return Conditions(missing=dict.fromkeys(("clocks_mhz", "throttle_reasons", "energy_j", "gpu"), why))
 
 
 def nobody_looks(begin_s: float, end_s: float) -> Conditions:
@@ -94,31 +106,65 @@ def conditions_of(
         return unseen(f"NVML gave no sample within {2 * period_s:.2g} s of the round")
     missing: dict[str, str] = {}
 
-    def read(name: str, of: str) -> list[int]:
+    def read(name: str, of: str) -> list[float]:
         values = [one.readings[name] for one in inside if name in one.readings]
         if not values:
-            capability = capabilities[name]
-            answers = capability.status == SUPPORTED
-            missing[of] = "NVML stopped answering" if answers else f"{name} is {capability.why_not}"
+            missing[of] = _why_absent(name, capabilities)
         return values
 
     sm, memory = read("sm_clock_mhz", "clocks_mhz"), read("memory_clock_mhz", "clocks_mhz.memory")
-    clocks = {"sm": median_low(sm), "sm_min": min(sm), "sm_max": max(sm)} if sm else None
+    clocks = {"sm": int(median_low(sm)), "sm_min": int(min(sm)), "sm_max": int(max(sm))} if sm else None
     if clocks and memory:
-        clocks["memory"] = median_low(memory)
-    bits = read("throttle_bits", "throttle_reasons")
-    read("energy_mj", "energy_j")
+        clocks["memory"] = int(median_low(memory))
+    bits = [int(value) for value in read("throttle_bits", "throttle_reasons")]
     energy_j = None
-    if "energy_j" not in missing:
-        energy_j, why_not = _energy_j(inside, end_s - begin_s, is_mig)
-        missing |= {"energy_j": why_not} if why_not else {}
+    if is_mig:
+        missing["energy_j"] = REASONS["mig_shared_card"]
+    elif read("energy_mj", "energy_j"):
+        try:
+            energy_j = counted_j(inside, time_s=end_s - begin_s, least_s=LEAST_ENERGY_WINDOW_S)
+        except NoEnergy as why:
+            missing["energy_j"] = str(why)
+    gpu, lacking = _gpu_of(inside, capabilities, is_mig)
+    missing |= lacking
     return Conditions(
         clocks_mhz=clocks,
-        throttle_reasons=_names(bits) if bits else None,
+        throttle_reasons=throttle_names(bits) if bits else None,
         energy_j=energy_j,
+        gpu=gpu,
         disturbance=_disturbance(inside, bits),
         missing=missing,
     )
+
+
+def _gpu_of(
+    inside: Sequence[Sample], capabilities: Mapping[str, Capability], is_mig: bool
+) -> tuple[dict[str, float] | None, dict[str, str]]:
+    """What a round says of the GPU besides its clocks, and why it lacks the rest."""
+    found: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for key, (name, what) in _GPU.items():
+        values = [one.readings[name] for one in inside if name in one.readings]
+        if is_mig and name == "power_w":
+            missing[f"gpu.{key}"] = "NVML has the power of the whole card alone"
+        elif values:
+            found[key] = what(values)
+        else:
+            missing[f"gpu.{key}"] = _why_absent(name, capabilities)
+    pids = capabilities["compute_pids"]
+    if pids.status == SUPPORTED:
+        found["foreign_processes"] = max(one.num_foreign for one in inside)
+    else:
+        missing["gpu.foreign_processes"] = f"compute_pids is {pids.why_not}"
+    return (found, missing) if found else (None, {**missing, "gpu": "none of its readings came"})
+
+
+def _why_absent(name: str, capabilities: Mapping[str, Capability]) -> str:
+    """Why no sample has a reading."""
+    asked = READ_FROM[name]
+    if any(capabilities[one].status == SUPPORTED for one in asked):
+        return "NVML stopped answering"
+    return f"{asked[-1]} is {capabilities[asked[-1]].why_not}"
 
 
 def _inside(samples: Sequence[Sample], begin_s: float, end_s: float, period_s: float) -> list[Sample]:
@@ -142,7 +188,7 @@ def clock_warnings(rounds: Sequence[Round]) -> list[str]:
     )
 
 
-def _names(bits: Iterable[int]) -> tuple[str, ...]:
+def throttle_names(bits: Iterable[int]) -> tuple[str, ...]:
     seen = 0
     for value in bits:
         seen |= value
@@ -152,20 +198,7 @@ def _names(bits: Iterable[int]) -> tuple[str, ...]:
 
 
 def _disturbance(samples: Sequence[Sample], bits: Sequence[int]) -> str | None:
-    spoiling = _names(value & SPOILING_BITS for value in bits)
+    spoiling = throttle_names(value & SPOILING_BITS for value in bits)
     if spoiling:
         return f"throttled ({', '.join(spoiling)})"
     return "beside a foreign process on the GPU" if any(one.num_foreign for one in samples) else None
-
-
-def _energy_j(samples: Sequence[Sample], round_s: float, is_mig: bool) -> tuple[float | None, str]:
-    """Energy of a round that is long enough for the counter, or why there is none."""
-    if is_mig:
-        return None, "the energy counter is the whole card's, and CUDA sees one MIG instance of it"
-    readings = [(one.at_s, one.readings["energy_mj"]) for one in samples if "energy_mj" in one.readings]
-    if any(later < earlier for (_, earlier), (_, later) in pairwise(readings)):
-        return None, "the energy counter was reset during the round"
-    span_s = readings[-1][0] - readings[0][0]
-    if span_s < MIN_ENERGY_WINDOW_S:
-        return None, f"the round is shorter than the {MIN_ENERGY_WINDOW_S:g} s that the energy counter needs"
-    return (readings[-1][1] - readings[0][1]) / 1000 * round_s / span_s, ""
