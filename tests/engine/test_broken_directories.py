@@ -67,6 +67,15 @@ BROKEN_FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda d: (d / "config.json").unlink(), r"config.json: no such file"),
     "config is no JSON": (lambda d: (d / "config.json").write_text("{"), r"config.json: not readable as JSON"),
     "config is a list": (lambda d: (d / "config.json").write_text("[]"), r"config.json: the file holds list, expected"),
+    "layer types are no list": (
+        lambda d: (d / "config.json").write_text(
+            (d / "config.json")
+            .read_text()
+            .replace('"layer_types": [', '"x": [')
+            .replace('"text_config": {', '"text_config": {"layer_types": true, ')
+        ),
+        r"config.json: layer_types is True, expected a list of names",
+    ),
     "bad tokenizer": (lambda d: (d / "tokenizer.json").write_text("{}"), r"tokenizer.json: not a tokenizer"),
     "shard missing": (lambda d: _index(d, {NORM: "a.safetensors"}), r"a.safetensors: no such file, but .* names it"),
     "shard elsewhere": (lambda d: _index(d, {NORM: "../a.safetensors"}), r"expected a file of the same directory"),
