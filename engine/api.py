@@ -18,7 +18,6 @@ from engine.config import PRESETS, SHIPPED, WINDOW_FORMS
 from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import Generation, Request
-from engine.sampling import SAMPLERS
 
 __all__ = ["Generation", "KVCache", "Model", "causal_logits", "denoise_logits", "encode", "generate", "load", "save"]
 
@@ -95,7 +94,7 @@ def encode(
         ValueError: ids or mask of a wrong shape, type or range; a cache of another batch size; too many positions.
     """
     checks.ids(model, "ids_BT", ids_BT)
-    cache = KVCache(model.config) if cache is None else cache
+    cache = model.new_cache(len(ids_BT)) if cache is None else cache
     checks.cache(model, ids_BT, cache)
     model.encode(ids_BT, cache, checks.mask(ids_BT, attention_mask_BT))
     return cache
@@ -135,7 +134,7 @@ def causal_logits(
         ValueError: as `encode`.
     """
     checks.ids(model, "ids_BT", ids_BT)
-    cache = KVCache(model.config) if cache is None else cache
+    cache = model.new_cache(len(ids_BT)) if cache is None else cache
     checks.cache(model, ids_BT, cache)
     return model.causal_logits(ids_BT, cache, checks.mask(ids_BT, attention_mask_BT))
 
@@ -181,10 +180,10 @@ def generate(
         generator: used for every random draw, on the model's device; None: torch's global one.
         entropy_bound, t_min, t_max: the sampler's acceptance bound in nats and its temperature ramp.
         temperature: of autoregressive decoding; 0 is greedy.
-        sampler: a name of engine.sampling.SAMPLERS; None: that of model.choices, which is "fast" unless `load` was told
-            another. "reference" draws with the torch calls of transformers and in their order, so that equal generators
-            give equal tokens; "plain" draws the same without multinomial's checks of the probabilities; "fast" draws
-            from the same distribution with another random stream.
+        sampler: a name of engine.sampling.SAMPLERS or "kernel"; None: that of model.choices. "reference" draws with the
+            torch calls of transformers and in their order, so that equal generators give equal tokens; "plain" draws
+            the same without multinomial's checks of the probabilities; "fast" and, in Triton, "kernel" draw from the
+            same distribution with other random streams.
         replay_steps_BC: for stopping "replay" alone: whole numbers of at least 1, one for each row and canvas.
 
     Raises:
@@ -196,7 +195,8 @@ def generate(
     checks.known("decoding", decoding, ("block_diffusion", "autoregressive"))
     checks.known("eos", eos, ("respect", "ignore"))
     sampler = _or(sampler, model.choices.sampler)
-    checks.known("sampler", sampler, SAMPLERS)
+    if diffusion:
+        checks.sampler(model, sampler)
     checks.at_least("output_tokens", output_tokens, 1)
     checks.at_least("temperature", temperature, 0.0)
     checks.generator(model, generator)

@@ -79,6 +79,10 @@ class Pass:
     choices: Choices
     seen: Seen | None = None  # an untimed round's counters
     routing: Routing | None = None  # where experts are drawn instead of chosen
+    # attention="kernel" reads these instead of mask: the slots of each row, start and end (B,) int32, and the form of
+    # engine/kernels/attention.py
+    bounds: tuple[torch.Tensor, torch.Tensor] | None = None
+    form: str = "causal"
 
 
 def inverse_frequencies(config: ModelConfig, layer_type: str) -> torch.Tensor:
@@ -161,6 +165,7 @@ class Attention(nn.Module):
         self.layer_type = config.layer_types[index]
         self.index = index
         full = self.layer_type == FULL
+        self.window = None if full else config.sliding_window
         self.head_dim = config.global_head_dim if full else config.head_dim
         self.num_heads = config.num_heads
         self.num_kv_heads = config.global_num_kv_heads if full else config.num_kv_heads
@@ -192,6 +197,11 @@ class Attention(nn.Module):
             q_BTQD = apply_rope(q_BTQD, *p.rope[self.layer_type])
             k_BTKD, v_BTKD = self._keys_and_values(x_BTH, p)
         k_BKSD, v_BKSD = self._keep(k_BTKD, v_BTKD, p)
+        if p.bounds is not None:
+            from engine.kernels.attention import attend  # only where it is launched: there may be no Triton
+
+            o_BTQD = attend(q_BTQD, k_BKSD, v_BKSD, *p.bounds, form=p.form, window=self.window)
+            return self._o.product(o_BTQD.flatten(2), p.choices)
         q_BQTD, mask = q_BTQD.transpose(1, 2), p.mask[self.layer_type]
         if p.causal and tokens > 1:
             o_BQTD = self._attend_repeated(q_BQTD, k_BKSD, v_BKSD, mask)

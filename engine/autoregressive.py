@@ -23,7 +23,7 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
     """
     clock = Clock(model.device)
     batch, prompt_tokens = prompt_BT.shape
-    cache = KVCache(model.config, reserve=prompt_tokens + request.output_tokens)
+    cache = model.new_cache(batch, prompt_tokens + request.output_tokens)
     ends = Ends(request, batch, model.device)
     passes = dict.fromkeys(PASS_KINDS, 0)
     tokens: list[torch.Tensor] = []

@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 import torch
 
 from engine import ranges
+from engine.kernel_step import KERNEL, Draws, sampled
 from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import PASS_KINDS, Clock, Ends, Generation, Request
@@ -24,7 +25,7 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
     clock = Clock(model.device)
     batch, prompt_tokens = prompt_BT.shape
     length = request.block_length
-    cache = KVCache(model.config, reserve=prompt_tokens + request.num_canvases * length)
+    cache = model.new_cache(batch, prompt_tokens + request.num_canvases * length)
     ends = Ends(request, batch, model.device)
     finished = [False] * batch
     passes = dict.fromkeys(PASS_KINDS, 0)
@@ -110,6 +111,14 @@ def _denoise(
     last: Denoised | None,
     temperature: torch.Tensor,
 ) -> Denoised:
+    if request.sampler == KERNEL:
+        x_BLH = model.denoised(canvas_BL, cache, probs_BLV=None if last is None else last.probs_BLV)
+        draws = Draws.of(canvas_BL)
+        draws.renew(model.config.vocab_size, request.generator)
+        new = sampled(model, x_BLH, temperature, request.entropy_bound, draws)
+        if model.seen is not None:
+            model.seen.entropy(new.entropy_BL)
+        return new
     believed = (None, None) if last is None else (last.conditioning_BLV, last.probs_BLV)
     logits_BLV = _network(model, last is not None)(canvas_BL, cache, *believed)
     new = SAMPLERS[request.sampler](logits_BLV, temperature, request.entropy_bound, request.generator)

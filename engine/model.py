@@ -27,6 +27,7 @@ from engine.linear import Weight
 from engine.moe import Experts, Router, expert_mlp
 from engine.observe import Seen
 from engine.routing import Routing
+from engine.static_cache import StaticCache
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -160,6 +161,12 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         return self.embed_tokens.weight.device
 
+    def new_cache(self, batch: int, reserve: int = 0) -> KVCache:
+        """For the attention that is chosen. `reserve`: tokens it will hold at most, when known."""
+        if self.choices.attention == "kernel":
+            return StaticCache(self.config, batch, self.device, self.dtype, reserve=reserve)
+        return KVCache(self.config, reserve=reserve)
+
     def encode(self, ids_BT: torch.Tensor, cache: KVCache, real_BT: torch.Tensor | None = None) -> None:
         """Causal pass that only fills the cache: no final norm, no head, and of the last layer only K and V."""
         if self.seen is not None:
@@ -180,7 +187,17 @@ class Model(nn.Module):
         conditioning_BLV: torch.Tensor | None = None,
         probs_BLV: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """One denoising pass over a canvas that follows the cached tokens, (B, L, V) float32, capped in float32.
+        """One denoising pass over a canvas that follows the cached tokens, (B, L, V) float32, capped in float32."""
+        return self.head(self.denoised(canvas_BL, cache, conditioning_BLV, probs_BLV))
+
+    def denoised(
+        self,
+        canvas_BL: torch.Tensor,
+        cache: KVCache,
+        conditioning_BLV: torch.Tensor | None = None,
+        probs_BLV: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The same before the final norm and the head, (B, L, H).
 
         What the previous step believed comes as conditioning_BLV, its logits over the temperature, or as probs_BLV,
         their softmax, where its sampler had that already; neither on a canvas's first step.
@@ -197,7 +214,11 @@ class Model(nn.Module):
         p = self._pass(cache, canvas_BL.shape[1], causal=False, real_BT=None)
         for layer in self.layers:
             x_BLH = layer(x_BLH, p)
-        return self._head(x_BLH, cap_dtype=torch.float32)
+        return x_BLH
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of a denoising pass, (..., V) float32: those of each row are its own."""
+        return self._head(x, cap_dtype=torch.float32)
 
     def _causal(
         self, ids_BT: torch.Tensor, cache: KVCache, real_BT: torch.Tensor | None, *, only_cache: bool
@@ -216,6 +237,10 @@ class Model(nn.Module):
         return x_BTH
 
     def _pass(self, cache: KVCache, tokens: int, *, causal: bool, real_BT: torch.Tensor | None) -> Pass:
+        if isinstance(cache, StaticCache):
+            form = "causal" if causal else {"sdpa": "canvas", "symmetric": "symmetric"}[self.window]
+            bounds = cache.begin(tokens, real_BT)
+            return Pass(causal, cache, cache.rope(), {}, self.choices, self.seen, self.routing, bounds, form)
         rope = {kind: self._rope_tables(kind, cache.length, tokens) for kind in self._kinds}
         mask = {
             kind: visibility(

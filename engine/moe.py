@@ -28,6 +28,8 @@ from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GE
 MOST_WASTE = 4
 FEWEST_ROWS, MOST_ROWS = 1, 32
 
+GATHER_UP_TO = 4  # rows: beyond, they begin to share experts, whose weights would be read again for each
+
 
 class Router(nn.Module):
     """Chooses K experts per token from the raw residual, with a norm of its own."""
@@ -88,6 +90,9 @@ def expert_mlp(
     with EXPERTS(index):
         if choices.experts == "tailored":
             return _tailored(x_NH, weights_NK, experts_NK, experts, index, choices)
+        if choices.experts == "kernel" or (choices.experts == "gathered" and len(x_NH) <= GATHER_UP_TO):
+            with EXPERTS_GEMM(index):
+                return _by_kernel(x_NH, weights_NK, experts_NK, experts)
         return _sorted(x_NH, weights_NK, experts_NK, experts, index, EXPERT_GEMMS[choices.experts])
 
 
@@ -181,5 +186,15 @@ def _grouped(x_SH: torch.Tensor, ends_E: torch.Tensor, experts: Experts) -> torc
     return F.grouped_mm(hidden, experts.down_proj.transpose(1, 2), offs=ends_E)
 
 
+def _by_kernel(
+    x_NH: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor, experts: Experts
+) -> torch.Tensor:
+    """Sort and weighted sum included. Imported only where it is launched: there may be no Triton."""
+    from engine.kernels.grouped_experts import gathered_experts, grouped_experts
+
+    kernel = gathered_experts if len(x_NH) <= GATHER_UP_TO else grouped_experts
+    return kernel(x_NH.contiguous(), weights_NK.float(), experts_NK, experts.gate_up_proj, experts.down_proj)
+
+
 # (x_SH sorted by expert, ends_E, experts) -> y_SH
-EXPERT_GEMMS: dict[str, Gemm] = {"loop": _loop, "grouped": _grouped}
+EXPERT_GEMMS: dict[str, Gemm] = {"loop": _loop, "grouped": _grouped, "gathered": _grouped}

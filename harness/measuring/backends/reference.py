@@ -168,7 +168,7 @@ class ReferenceBackend:
         output_Bn = out.output_ids[:, : int(out.useful_tokens.max())]
         # The last prompt token, which is never padding, gives the likelihood of the first output token, and so on.
         given_Bn = torch.cat([prepared.ids_BT[:, -1:], output_Bn[:, :-1]], dim=1)
-        cache = api.KVCache(model.config)
+        cache = model.new_cache(B)
         if prepared.ids_BT.shape[1] > 1:
             api.encode(model, prepared.ids_BT[:, :-1], cache=cache, attention_mask_BT=prepared.mask_BT[:, :-1])
         at_once = max(1, _MOST_LOGITS // (B * model.config.vocab_size))
