@@ -177,10 +177,8 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(self.num_heads * self.head_dim, hidden, bias=False)
         self.q_norm = Norm(self.head_dim, self.eps)
         self.k_norm = Norm(self.head_dim, self.eps)
-        self._q, self._k = Weight(lambda: self.q_proj.weight), Weight(lambda: self.k_proj.weight)
-        v_proj = self.v_proj
-        self._v = None if v_proj is None else Weight(lambda: v_proj.weight)
-        self._o = Weight(lambda: self.o_proj.weight)
+        self._q, self._k, self._o = map(Weight.of, (self.q_proj, self.k_proj, self.o_proj))
+        self._v = None if self.v_proj is None else Weight.of(self.v_proj)
         self._qkv = Weight.rows_of(*(m for m in (self.q_proj, self.k_proj, self.v_proj) if m is not None))
         self._head_norm_AD: torch.Tensor | None = None  # of queries, keys and values, when they are merged
 

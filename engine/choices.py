@@ -75,6 +75,7 @@ OPTIONS: dict[str, Option] = {
         {
             "plain": "torch.nn.functional.linear",
             "packed": "oneDNN over weights that are laid out for it once, a second copy in memory; CPU, float32",
+            "kernel": "plain, but float8 weights by a Triton kernel that widens them in registers",
         },
         _linear,
     ),
@@ -154,8 +155,10 @@ OPTIONS: dict[str, Option] = {
 assert list(OPTIONS) == [f.name for f in fields(Choices)]
 
 
-def resolve(device: torch.device, dtype: torch.dtype, wanted: Mapping[str, str] | None = None) -> Choices:
-    """The choices for a device and a dtype, where `wanted` names no other.
+def resolve(
+    device: torch.device, dtype: torch.dtype, wanted: Mapping[str, str] | None = None, *, is_float8: bool = False
+) -> Choices:
+    """The choices for a device and a dtype, where `wanted` names no other. is_float8: weights (engine/float8.py).
 
     Raises:
         ValueError: an unknown option or value, or one that cannot run here.
@@ -170,10 +173,17 @@ def resolve(device: torch.device, dtype: torch.dtype, wanted: Mapping[str, str] 
     chosen = {name: option.default(device, dtype) for name, option in OPTIONS.items()}
     if wanted.get("compile") == "on":  # which makes kernels of torch's operations, and leaves Triton's alone
         chosen = {name: _COMPILABLE.get(name, value) if value in _TRITON else value for name, value in chosen.items()}
+    if is_float8:
+        chosen |= {"linear": _by_kernel(device, "plain"), "experts": _by_kernel(device, "loop")}
     chosen |= wanted
     if "graphs" not in wanted and _cannot_capture(chosen):
         chosen["graphs"] = "off"
     _check_possible(chosen, device, dtype)
+    for name in ("linear", "experts") if is_float8 else ():
+        if chosen[name] not in ("plain", "loop", "kernel"):
+            raise ValueError(
+                f"{name} is {chosen[name]!r}, which has no float8 form; expected 'kernel' or the plain one"
+            )
     return Choices(**chosen)
 
 

@@ -42,8 +42,7 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(hidden, width, bias=False)
         self.down_proj = nn.Linear(width, hidden, bias=False)
 
-        self._gate, self._up = Weight(lambda: self.gate_proj.weight), Weight(lambda: self.up_proj.weight)
-        self._down = Weight(lambda: self.down_proj.weight)
+        self._gate, self._up, self._down = map(Weight.of, (self.gate_proj, self.up_proj, self.down_proj))
         self._gate_up = Weight.rows_of(self.gate_proj, self.up_proj)
 
     def forward(self, x: torch.Tensor, choices: Choices) -> torch.Tensor:
@@ -140,6 +139,7 @@ class Model(nn.Module):
         self.config = config
         self.window = "sdpa"  # the form of the decoder's sliding window, one of engine.config.WINDOW_FORMS
         self.choices = PLAIN  # which implementations run; `engine.api.load` and `generate` set it
+        self.float8 = ""  # what is known of float8 weights, where there are some; set by `engine.api.load`
         self.tokenizer: Tokenizer | None = None
         self.seen: Seen | None = None  # set by engine.observe.observe
         self.routing: Routing | None = None  # set by engine.routing.drawn

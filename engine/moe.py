@@ -19,6 +19,7 @@ from torch import nn
 from engine.attention import rms_norm
 from engine.choices import Choices
 from engine.config import ModelConfig
+from engine.kernels.fp8 import dequantised
 from engine.linear import Weight
 from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GEMM
 
@@ -64,9 +65,21 @@ class Experts(nn.Module):
         experts, hidden, width = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
+        self.gate_up_scale: torch.Tensor | None  # (E, 2I) and (E, H), where engine/float8.py has quantised them
+        self.down_scale: torch.Tensor | None
+        self.register_buffer("gate_up_scale", None)
+        self.register_buffer("down_scale", None)
         self.every_gate_up = Weight(lambda: self.gate_up_proj.flatten(0, 1))  # (E * 2I, H)
         self.every_down = Weight(lambda: self.down_proj.transpose(0, 1).flatten(1), made=True)  # (H, E * I)
         self._views: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def matrices(self, expert: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """gate_up_proj and down_proj of one expert, float8 weights as `dtype`."""
+        gate_up, down = self.gate_up_proj[expert], self.down_proj[expert]
+        if self.gate_up_scale is None or self.down_scale is None:
+            return gate_up, down
+        scales = self.gate_up_scale[expert], self.down_scale[expert]
+        return dequantised(gate_up, scales[0]).to(dtype), dequantised(down, scales[1]).to(dtype)
 
     def views(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """gate_up_proj and down_proj of each expert; kept, because slicing them takes as long as a small product."""
@@ -174,8 +187,8 @@ def _loop(x_SH: torch.Tensor, ends_E: torch.Tensor, experts: Experts) -> torch.T
     begin = 0
     for e, end in enumerate(ends_E.tolist()):
         if end > begin:
-            hidden = _gated(F.linear(x_SH[begin:end], experts.gate_up_proj[e]))
-            y_SH[begin:end] = F.linear(hidden, experts.down_proj[e])
+            gate_up, down = experts.matrices(e, x_SH.dtype)
+            y_SH[begin:end] = F.linear(_gated(F.linear(x_SH[begin:end], gate_up)), down)
             begin = end
     return y_SH
 
@@ -193,7 +206,8 @@ def _by_kernel(
     from engine.kernels.grouped_experts import gathered_experts, grouped_experts
 
     kernel = gathered_experts if len(x_NH) <= GATHER_UP_TO else grouped_experts
-    return kernel(x_NH.contiguous(), weights_NK.float(), experts_NK, experts.gate_up_proj, experts.down_proj)
+    matrices = (experts.gate_up_proj, experts.down_proj, experts.gate_up_scale, experts.down_scale)
+    return kernel(x_NH.contiguous(), weights_NK.float(), experts_NK, *matrices)
 
 
 # (x_SH sorted by expert, ends_E, experts) -> y_SH

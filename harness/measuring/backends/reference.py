@@ -16,13 +16,13 @@ from engine.choices import OPTIONS, resolve
 from engine.config import ModelConfig
 from engine.observe import MOST_ROWS, observe
 from engine.routing import Routing, drawn
-from engine.sampling import SAMPLERS
 from harness.measuring.backends.base import Answer, DeviceBroken, OutOfMemory, Unsupported
 from harness.records.types import AUTOREGRESSIVE, REPLAY, Cell
 from harness.spec import draws
 from harness.spec.config import ConfigError, DeviceConfig, ModelSource
 
 _DTYPES = ("float32", "bfloat16")
+_FLOAT8 = "float8_e4m3"  # of weights alone
 _OPTIONS = {"window", *OPTIONS, *draws.OPTIONS}
 _MOST_LOGITS = 2**26  # at once, when answers are scored: 256 MiB in float32
 _MARKS = {stage: ranges.Range(f"bench.{stage}", "harness", 1) for stage in ("warmup", "measure", "profile")}
@@ -58,10 +58,12 @@ class ReferenceBackend:
         self._model: Any = None
 
     def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
-        dtypes = {cell.weight_dtype, cell.activation_dtype, cell.kv_dtype, cell.head_dtype}
-        if len(dtypes) > 1 or cell.weight_dtype not in _DTYPES:
+        dtypes = {cell.activation_dtype, cell.kv_dtype, cell.head_dtype}
+        is_float8 = cell.weight_dtype == _FLOAT8
+        if len(dtypes) > 1 or cell.activation_dtype not in _DTYPES or cell.weight_dtype not in (*dtypes, _FLOAT8):
             raise Unsupported(
-                f"the reference engine runs one dtype for all parts, {' or '.join(_DTYPES)}; asked: {sorted(dtypes)}"
+                f"the reference engine runs one dtype for all parts, {' or '.join(_DTYPES)}, or {_FLOAT8} for the "
+                f"weights alone; asked: {cell.weight_dtype} for weights, {sorted(dtypes)} for the rest"
             )
         unknown = set(cell.options) - _OPTIONS
         if unknown:
@@ -78,7 +80,8 @@ class ReferenceBackend:
                 self._model = api.load(
                     source.path or source.preset,
                     device=self._device,
-                    dtype=cell.weight_dtype,
+                    dtype=cell.activation_dtype,
+                    weights=_FLOAT8 if is_float8 else None,
                     seed=seed,
                     window=cell.options.get("window", "sdpa"),
                 )
@@ -88,7 +91,8 @@ class ReferenceBackend:
     def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> _Prepared:
         chosen = {name: str(value) for name, value in cell.options.items() if name in OPTIONS}
         try:
-            self._model.choices = resolve(self._device, self._model.dtype, chosen)
+            is_float8 = bool(self._model.float8)
+            self._model.choices = resolve(self._device, self._model.dtype, chosen, is_float8=is_float8)
         except ValueError as error:
             raise Unsupported(str(error)) from None
         ids_BT, mask_BT = self._random_ids(cell, seed) if not texts else self._text_ids(cell, texts)
@@ -194,11 +198,12 @@ class ReferenceBackend:
         sampler = options.pop("sampler")
         kernels = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
-            "attention": "torch scaled_dot_product_attention",
             "threads": str(torch.get_num_threads()),
             **options,
         }
-        diffusion = {"window": self._model.window, "sampler": SAMPLERS[sampler].__name__}
+        if self._model.float8:
+            kernels["weights"] = f"{_FLOAT8}: {self._model.float8}"
+        diffusion = {"window": self._model.window, "sampler": sampler}
         return kernels if cell.decoding == AUTOREGRESSIVE else {**kernels, **diffusion}
 
     def _request(self, cell: Cell, prepared: _Prepared) -> api.Generation:
