@@ -18,6 +18,7 @@ from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import PASS_KINDS, Clock, Ends, Generation, Request
 from engine.sampling import SAMPLERS, AdaptiveStop, Denoised, ReplayedStop, random_canvas, temperatures
+from engine.steps import denoise_steps
 
 
 def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
@@ -25,7 +26,9 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
     clock = Clock(model.device)
     batch, prompt_tokens = prompt_BT.shape
     length = request.block_length
-    cache = model.new_cache(batch, prompt_tokens + request.num_canvases * length)
+    capacity = prompt_tokens + request.num_canvases * length
+    steps_ahead = denoise_steps(model, batch, capacity, request)  # None: operation by operation
+    cache = model.new_cache(batch, capacity) if steps_ahead is None else steps_ahead.begin()
     ends = Ends(request, batch, model.device)
     finished = [False] * batch
     passes = dict.fromkeys(PASS_KINDS, 0)
@@ -41,7 +44,10 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
                 with ranges.COMMIT(length):
                     model.encode(canvases[-1], cache)
                     passes["commit"] += 1
-            argmax_BL, row_steps, executed = _denoise_canvas(model, cache, batch, request, clock, index)
+            if steps_ahead is None:
+                argmax_BL, row_steps, executed = _denoise_canvas(model, cache, batch, request, clock, index)
+            else:
+                argmax_BL, row_steps, executed = steps_ahead.canvas(request, clock, index)
             passes["denoise"] += executed
             with ranges.CANVAS_FINISH(length):
                 canvases.append(ends.pad(argmax_BL))
