@@ -13,12 +13,12 @@ from typing import TypeVar
 
 import torch
 
-from engine import autoregressive, block_diffusion, checks, choices, ranges, tokenizer, weights
+from engine import autoregressive, block_diffusion, checks, choices, float8, ranges, tokenizer
+from engine import weights as storage
 from engine.config import PRESETS, SHIPPED, WINDOW_FORMS
 from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import Generation, Request
-from engine.sampling import SAMPLERS
 
 __all__ = ["Generation", "KVCache", "Model", "causal_logits", "denoise_logits", "encode", "generate", "load", "save"]
 
@@ -31,6 +31,7 @@ def load(
     *,
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "float32",
+    weights: str | None = None,
     seed: int = 0,
     window: str = "sdpa",
     options: Mapping[str, str] | None = None,
@@ -42,6 +43,9 @@ def load(
             name in engine.config.SHIPPED (trained models that come with the engine) or engine.config.PRESETS (shapes,
             which get seeded random weights made in place on the device).
         dtype: "float32" or "bfloat16", of weights, activations and cache.
+        weights: "float8_e4m3" for projections and experts in it, with a scale per output channel; None: in `dtype`. The
+            logits of trained weights are compared with those of float32, where that is at most 2 GiB, and
+            model.float8 says how far they are off.
         seed: for a preset's weights; a directory needs none.
         window: the decoder's sliding window: "sdpa" (every canvas query sees the last W - 1 cached keys and the whole
             canvas, as transformers does with sdpa) or "symmetric" (|i - j| < W per query, as it does with flash
@@ -50,23 +54,37 @@ def load(
             `generate` reads them from model.choices, which can be set between calls.
 
     Raises:
-        ValueError: unknown source, device, dtype, window or option; files that are missing, broken or of
-            another architecture.
+        ValueError: unknown source, device, dtype, weights, window or option; files that are missing, broken or of
+            another architecture; float8 weights that change the logits too much.
     """
     torch_dtype, target = checks.dtype(dtype), checks.device(device)
     checks.known("window", window, WINDOW_FORMS)
-    chosen = choices.resolve(target, torch_dtype, options)
+    is_float8 = weights is not None
+    if is_float8:
+        checks.known("weights", weights, ("float8_e4m3",))
+    chosen = choices.resolve(target, torch_dtype, options, is_float8=is_float8)
     source = SHIPPED.get(str(source), source)
-    if str(source) in PRESETS:
-        model = weights.random_model(PRESETS[str(source)], target, torch_dtype, seed)
-        model.tokenizer = tokenizer.byte_level() if model.config.vocab_size >= tokenizer.VOCAB_SIZE else None
-    elif Path(source).is_dir():
-        model = weights.read(Path(source), target, torch_dtype)
-        model.tokenizer = tokenizer.read(Path(source))
-    else:
+    is_preset = str(source) in PRESETS
+    if not is_preset and not Path(source).is_dir():
         names = ", ".join([*SHIPPED, *PRESETS])
         raise ValueError(f"model source is {str(source)!r}, expected a directory or one of {names}")
+
+    def made(dtype: torch.dtype, is_float8: bool) -> Model:
+        if is_preset:
+            drawn = storage.random_model(PRESETS[str(source)], target, torch_dtype, seed, is_float8=is_float8)
+            return drawn if is_float8 else drawn.to(dtype)
+        return storage.read(Path(source), target, dtype, is_float8=is_float8)
+
+    model = made(torch_dtype, is_float8)
+    if is_preset:
+        model.tokenizer = tokenizer.byte_level() if model.config.vocab_size >= tokenizer.VOCAB_SIZE else None
+    else:
+        model.tokenizer = tokenizer.read(Path(source))
     model.window, model.choices = window, chosen
+    if is_float8:
+        model.float8 = "not compared with float32, which takes over 2 GiB"
+        if 4 * sum(p.numel() for p in model.parameters()) <= float8.MOST_COMPARED_BYTES:
+            model.float8 = float8.compared(model, made(torch.float32, False), is_trained=not is_preset)
     return model
 
 
@@ -80,7 +98,7 @@ def save(model: Model, directory: str | Path, *, max_shard_bytes: int = 4_000_00
     Raises:
         ValueError: the directory cannot be written.
     """
-    weights.write(model, Path(directory), max_shard_bytes)
+    storage.write(model, Path(directory), max_shard_bytes)
 
 
 @torch.no_grad()
@@ -95,7 +113,7 @@ def encode(
         ValueError: ids or mask of a wrong shape, type or range; a cache of another batch size; too many positions.
     """
     checks.ids(model, "ids_BT", ids_BT)
-    cache = KVCache(model.config) if cache is None else cache
+    cache = model.new_cache(len(ids_BT)) if cache is None else cache
     checks.cache(model, ids_BT, cache)
     model.encode(ids_BT, cache, checks.mask(ids_BT, attention_mask_BT))
     return cache
@@ -135,7 +153,7 @@ def causal_logits(
         ValueError: as `encode`.
     """
     checks.ids(model, "ids_BT", ids_BT)
-    cache = KVCache(model.config) if cache is None else cache
+    cache = model.new_cache(len(ids_BT)) if cache is None else cache
     checks.cache(model, ids_BT, cache)
     return model.causal_logits(ids_BT, cache, checks.mask(ids_BT, attention_mask_BT))
 
@@ -181,10 +199,10 @@ def generate(
         generator: used for every random draw, on the model's device; None: torch's global one.
         entropy_bound, t_min, t_max: the sampler's acceptance bound in nats and its temperature ramp.
         temperature: of autoregressive decoding; 0 is greedy.
-        sampler: a name of engine.sampling.SAMPLERS; None: that of model.choices, which is "fast" unless `load` was told
-            another. "reference" draws with the torch calls of transformers and in their order, so that equal generators
-            give equal tokens; "plain" draws the same without multinomial's checks of the probabilities; "fast" draws
-            from the same distribution with another random stream.
+        sampler: a name of engine.sampling.SAMPLERS or "kernel"; None: that of model.choices. "reference" draws with the
+            torch calls of transformers and in their order, so that equal generators give equal tokens; "plain" draws
+            the same without multinomial's checks of the probabilities; "fast" and, in Triton, "kernel" draw from the
+            same distribution with other random streams.
         replay_steps_BC: for stopping "replay" alone: whole numbers of at least 1, one for each row and canvas.
 
     Raises:
@@ -196,7 +214,8 @@ def generate(
     checks.known("decoding", decoding, ("block_diffusion", "autoregressive"))
     checks.known("eos", eos, ("respect", "ignore"))
     sampler = _or(sampler, model.choices.sampler)
-    checks.known("sampler", sampler, SAMPLERS)
+    if diffusion:
+        checks.sampler(model, sampler)
     checks.at_least("output_tokens", output_tokens, 1)
     checks.at_least("temperature", temperature, 0.0)
     checks.generator(model, generator)

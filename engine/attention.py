@@ -79,6 +79,10 @@ class Pass:
     choices: Choices
     seen: Seen | None = None  # an untimed round's counters
     routing: Routing | None = None  # where experts are drawn instead of chosen
+    # attention="kernel" reads these instead of mask: the slots of each row, start and end (B,) int32, and the form of
+    # engine/kernels/attention.py
+    bounds: tuple[torch.Tensor, torch.Tensor] | None = None
+    form: str = "causal"
 
 
 def inverse_frequencies(config: ModelConfig, layer_type: str) -> torch.Tensor:
@@ -161,6 +165,7 @@ class Attention(nn.Module):
         self.layer_type = config.layer_types[index]
         self.index = index
         full = self.layer_type == FULL
+        self.window = None if full else config.sliding_window
         self.head_dim = config.global_head_dim if full else config.head_dim
         self.num_heads = config.num_heads
         self.num_kv_heads = config.global_num_kv_heads if full else config.num_kv_heads
@@ -172,10 +177,8 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(self.num_heads * self.head_dim, hidden, bias=False)
         self.q_norm = Norm(self.head_dim, self.eps)
         self.k_norm = Norm(self.head_dim, self.eps)
-        self._q, self._k = Weight(lambda: self.q_proj.weight), Weight(lambda: self.k_proj.weight)
-        v_proj = self.v_proj
-        self._v = None if v_proj is None else Weight(lambda: v_proj.weight)
-        self._o = Weight(lambda: self.o_proj.weight)
+        self._q, self._k, self._o = map(Weight.of, (self.q_proj, self.k_proj, self.o_proj))
+        self._v = None if self.v_proj is None else Weight.of(self.v_proj)
         self._qkv = Weight.rows_of(*(m for m in (self.q_proj, self.k_proj, self.v_proj) if m is not None))
         self._head_norm_AD: torch.Tensor | None = None  # of queries, keys and values, when they are merged
 
@@ -192,6 +195,11 @@ class Attention(nn.Module):
             q_BTQD = apply_rope(q_BTQD, *p.rope[self.layer_type])
             k_BTKD, v_BTKD = self._keys_and_values(x_BTH, p)
         k_BKSD, v_BKSD = self._keep(k_BTKD, v_BTKD, p)
+        if p.bounds is not None:
+            from engine.kernels.attention import attend  # only where it is launched: there may be no Triton
+
+            o_BTQD = attend(q_BTQD, k_BKSD, v_BKSD, *p.bounds, form=p.form, window=self.window)
+            return self._o.product(o_BTQD.flatten(2), p.choices)
         q_BQTD, mask = q_BTQD.transpose(1, 2), p.mask[self.layer_type]
         if p.causal and tokens > 1:
             o_BQTD = self._attend_repeated(q_BQTD, k_BKSD, v_BKSD, mask)

@@ -14,6 +14,7 @@ from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import PASS_KINDS, Clock, Ends, Generation, Request
 from engine.sampling import draw
+from engine.steps import decode_steps
 
 
 def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
@@ -23,7 +24,9 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
     """
     clock = Clock(model.device)
     batch, prompt_tokens = prompt_BT.shape
-    cache = KVCache(model.config, reserve=prompt_tokens + request.output_tokens)
+    capacity = prompt_tokens + request.output_tokens
+    steps = decode_steps(model, batch, capacity, request)  # None: operation by operation
+    cache = model.new_cache(batch, capacity) if steps is None else steps.begin()
     ends = Ends(request, batch, model.device)
     passes = dict.fromkeys(PASS_KINDS, 0)
     tokens: list[torch.Tensor] = []
@@ -43,7 +46,10 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
             begin = clock.now()
             if model.seen is not None:
                 model.seen.begin("decode")
-            tokens.append(_next_token(model, tokens[-1], cache, request, ends))
+            if steps is None:
+                tokens.append(_next_token(model, tokens[-1], cache, request, ends))
+            else:
+                tokens.append(ends.pad(steps.after(tokens[-1], request.generator)))
             passes["decode"] += 1
             clock.step_since(begin)
         clock.token()

@@ -13,10 +13,12 @@ from dataclasses import fields, replace
 import torch
 
 from engine import ranges
+from engine.kernel_step import KERNEL, Draws, sampled
 from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import PASS_KINDS, Clock, Ends, Generation, Request
 from engine.sampling import SAMPLERS, AdaptiveStop, Denoised, ReplayedStop, random_canvas, temperatures
+from engine.steps import denoise_steps
 
 
 def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
@@ -24,7 +26,9 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
     clock = Clock(model.device)
     batch, prompt_tokens = prompt_BT.shape
     length = request.block_length
-    cache = KVCache(model.config, reserve=prompt_tokens + request.num_canvases * length)
+    capacity = prompt_tokens + request.num_canvases * length
+    steps_ahead = denoise_steps(model, batch, capacity, request)  # None: operation by operation
+    cache = model.new_cache(batch, capacity) if steps_ahead is None else steps_ahead.begin()
     ends = Ends(request, batch, model.device)
     finished = [False] * batch
     passes = dict.fromkeys(PASS_KINDS, 0)
@@ -40,7 +44,10 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
                 with ranges.COMMIT(length):
                     model.encode(canvases[-1], cache)
                     passes["commit"] += 1
-            argmax_BL, row_steps, executed = _denoise_canvas(model, cache, batch, request, clock, index)
+            if steps_ahead is None:
+                argmax_BL, row_steps, executed = _denoise_canvas(model, cache, batch, request, clock, index)
+            else:
+                argmax_BL, row_steps, executed = steps_ahead.canvas(request, clock, index)
             passes["denoise"] += executed
             with ranges.CANVAS_FINISH(length):
                 canvases.append(ends.pad(argmax_BL))
@@ -110,6 +117,14 @@ def _denoise(
     last: Denoised | None,
     temperature: torch.Tensor,
 ) -> Denoised:
+    if request.sampler == KERNEL:
+        x_BLH = model.denoised(canvas_BL, cache, probs_BLV=None if last is None else last.probs_BLV)
+        draws = Draws.of(canvas_BL)
+        draws.renew(model.config.vocab_size, request.generator)
+        new = sampled(model, x_BLH, temperature, request.entropy_bound, draws)
+        if model.seen is not None:
+            model.seen.entropy(new.entropy_BL)
+        return new
     believed = (None, None) if last is None else (last.conditioning_BLV, last.probs_BLV)
     logits_BLV = _network(model, last is not None)(canvas_BL, cache, *believed)
     new = SAMPLERS[request.sampler](logits_BLV, temperature, request.entropy_bound, request.generator)

@@ -9,9 +9,13 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from engine.choices import can_launch
+from engine.kernel_step import KERNEL
 from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import Request
+from engine.sampling import SAMPLERS
+from engine.static_cache import StaticCache
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MAX_BLOCK_LENGTH = 1024
@@ -81,12 +85,26 @@ def cache(model: Model, ids_BT: torch.Tensor, given: KVCache) -> None:
         raise ValueError(f"cache is {kind}, expected one that encode made for this model")
     if given.batch_size not in (None, ids_BT.shape[0]):
         raise ValueError(f"cache holds a batch of {given.batch_size}, but the ids are a batch of {ids_BT.shape[0]}")
+    if isinstance(given, StaticCache) != (model.choices.attention == "kernel"):
+        raise ValueError(
+            f"cache is a {type(given).__name__}, which does not go with attention={model.choices.attention!r}; "
+            "expected one that encode made under this option"
+        )
     positions(model, given.length + ids_BT.shape[1], f"{given.length} cached and {ids_BT.shape[1]} new")
 
 
 def generator(model: Model, given: torch.Generator | None) -> None:
     if given is not None and given.device.type != model.device.type:
         raise ValueError(f"generator is on {given.device}, expected the model's device {model.device}")
+
+
+def sampler(model: Model, name: str) -> None:
+    known("sampler", name, (*SAMPLERS, KERNEL))
+    if name == KERNEL and (model.choices.compile == "on" or not can_launch(model.device)):
+        raise ValueError(
+            "sampler is 'kernel', expected another one: it needs Triton and a CUDA GPU, or Triton's interpreter, and "
+            "compile='off'"
+        )
 
 
 def can_diffuse(model: Model) -> None:

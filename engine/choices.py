@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 
 import torch
 
@@ -25,7 +26,10 @@ class Choices:
     projections: str = "separate"
     norms: str = "separate"
     experts: str = "loop"
+    attention: str = "sdpa"
+    head: str = "whole"
     sampler: str = "plain"
+    graphs: str = "off"
     compile: str = "off"
 
 
@@ -49,10 +53,20 @@ def _linear(device: torch.device, dtype: torch.dtype) -> str:
     return "packed" if device.type == "cpu" and dtype == torch.float32 and can_pack() else "plain"
 
 
+_TRITON = ("kernel", "gathered")
+_COMPILABLE = {"experts": "grouped", "attention": "sdpa", "sampler": "fast"}
+
+
 def _experts(device: torch.device, dtype: torch.dtype) -> str:
-    if dtype == torch.bfloat16:
-        return "grouped" if device.type == "cuda" else "loop"
-    return "tailored" if device.type == "cpu" else "loop"
+    if device.type == "cpu":
+        return "loop" if dtype == torch.bfloat16 else "tailored"
+    if not can_launch(device):
+        return "grouped" if dtype == torch.bfloat16 else "loop"
+    return "gathered" if dtype == torch.bfloat16 and _has_grouped_mm() else "kernel"
+
+
+def _by_kernel(device: torch.device, otherwise: str) -> str:
+    return "kernel" if device.type == "cuda" and can_launch(device) else otherwise
 
 
 OPTIONS: dict[str, Option] = {
@@ -62,6 +76,7 @@ OPTIONS: dict[str, Option] = {
             "plain": "torch.nn.functional.linear",
             "packed": "oneDNN over weights that are laid out for it once, a second copy in memory; gelu, tanh and gate "
             "times up are done on the way; CPU, float32",
+            "kernel": "plain, but float8 weights by a Triton kernel that widens them in registers",
         },
         _linear,
     ),
@@ -88,17 +103,45 @@ OPTIONS: dict[str, Option] = {
             "tailored": "for a CPU and float32, by the number of rows: a vector with each expert of one token, all "
             "experts in one product where rows reach nearly every one and they are few, otherwise the loop",
             "grouped": "torch.nn.functional.grouped_mm: one launch each way, nothing is read on the host",
+            "gathered": "as grouped, but for up to 4 rows a Triton kernel that reads the chosen experts, unsorted",
+            "kernel": "Triton kernels: grouped over sorted rows, gathered for up to 4 of them",
         },
         _experts,
+    ),
+    "attention": Option(
+        "attention and the buffers of keys and values (engine/attention.py, engine/static_cache.py)",
+        {
+            "sdpa": "torch's scaled_dot_product_attention over views of buffers that grow; windows are cut on the host",
+            "kernel": "a Triton kernel over static buffers, which reads their used part on the device",
+        },
+        lambda device, dtype: _by_kernel(device, "sdpa"),
+    ),
+    "head": Option(
+        "logits of a denoising step (engine/kernel_step.py); with the sampler 'kernel' alone",
+        {
+            "whole": "of all rows at once",
+            "chunked": "of as many rows at once as make 2^28 float32 numbers, 1 GiB, each sampled before the next",
+        },
+        lambda device, dtype: "chunked" if device.type == "cuda" else "whole",
     ),
     "sampler": Option(
         "how a denoising step draws (engine/sampling.py)",
         {
             "plain": "the formulas one by one, with an exponential race over the whole vocabulary",
             "fast": "one pass for maximum, sum, entropy and draw, by inversion: the same distribution, other draws",
+            "kernel": "Triton: likeliest token, entropy, draw and probabilities in two reads; again other draws",
             "reference": "the torch calls of transformers in their order, so that equal generators give equal tokens",
         },
-        lambda device, dtype: "fast",
+        lambda device, dtype: _by_kernel(device, "fast"),
+    ),
+    "graphs": Option(
+        "denoising and decode steps as CUDA graphs (engine/steps.py)",
+        {
+            "off": "operation by operation",
+            "static": "the function that a graph would hold, over the same static tensors, but without a graph",
+            "on": "captured once for a batch, a length and a sampler's settings, then replayed; CUDA",
+        },
+        lambda device, dtype: "on" if device.type == "cuda" and can_launch(device) else "off",
     ),
     "compile": Option(
         "torch.compile of denoising steps",
@@ -113,8 +156,10 @@ OPTIONS: dict[str, Option] = {
 assert list(OPTIONS) == [f.name for f in fields(Choices)]
 
 
-def resolve(device: torch.device, dtype: torch.dtype, wanted: Mapping[str, str] | None = None) -> Choices:
-    """The choices for a device and a dtype, where `wanted` names no other.
+def resolve(
+    device: torch.device, dtype: torch.dtype, wanted: Mapping[str, str] | None = None, *, is_float8: bool = False
+) -> Choices:
+    """The choices for a device and a dtype, where `wanted` names no other. is_float8: weights (engine/float8.py).
 
     Raises:
         ValueError: an unknown option or value, or one that cannot run here.
@@ -126,16 +171,65 @@ def resolve(device: torch.device, dtype: torch.dtype, wanted: Mapping[str, str] 
         known = OPTIONS[name].values
         if value not in known and name != "sampler":  # engine.sampling.SAMPLERS is open to samplers from outside
             raise ValueError(f"{name} is {value!r}, expected {' or '.join(repr(v) for v in known)}")
-    if wanted.get("linear") == "packed" and _linear(device, dtype) != "packed":
-        raise ValueError(
-            f"linear is 'packed', which needs a CPU, float32 and a torch with oneDNN; here: {device}, {dtype}"
-        )
-    if wanted.get("compile") == "on" and device.type == "cpu" and not _has_cpp_compiler():
-        raise ValueError("compile is 'on', which needs a C++ compiler on a CPU: install g++, or name one in CXX")
-    if wanted.get("compile") == "on" and wanted.get("experts", _experts(device, dtype)) == "loop":
-        raise ValueError("compile is 'on', but experts='loop' reads the device in every layer, which breaks the graph")
-    chosen = {name: wanted.get(name, option.default(device, dtype)) for name, option in OPTIONS.items()}
+    chosen = {name: option.default(device, dtype) for name, option in OPTIONS.items()}
+    if wanted.get("compile") == "on":  # which makes kernels of torch's operations, and leaves Triton's alone
+        chosen = {name: _COMPILABLE.get(name, value) if value in _TRITON else value for name, value in chosen.items()}
+    if is_float8:
+        chosen |= {"linear": _by_kernel(device, "plain"), "experts": _by_kernel(device, "loop")}
+    chosen |= wanted
+    if "graphs" not in wanted and _cannot_capture(chosen):
+        chosen["graphs"] = "off"
+    _check_possible(chosen, device, dtype)
+    for name in ("linear", "experts") if is_float8 else ():
+        if chosen[name] not in ("plain", "loop", "kernel"):
+            raise ValueError(
+                f"{name} is {chosen[name]!r}, which has no float8 form; expected 'kernel' or the plain one"
+            )
     return Choices(**chosen)
+
+
+def _check_possible(chosen: Mapping[str, str], device: torch.device, dtype: torch.dtype) -> None:
+    here = f"here: {device}, {dtype}"
+    if chosen["linear"] == "packed" and _linear(device, dtype) != "packed":
+        raise ValueError(f"linear is 'packed', which needs a CPU, float32 and a torch with oneDNN; {here}")
+    for name, value in chosen.items():
+        if value in _TRITON and not can_launch(device):
+            raise ValueError(
+                f"{name} is {value!r}, which needs a CUDA GPU and Triton, or for tests Triton's interpreter "
+                f"(TRITON_INTERPRET=1) on a CPU; {here}"
+            )
+    if chosen["graphs"] != "off" and (reason := _cannot_capture(chosen)):
+        raise ValueError(f"graphs is {chosen['graphs']!r}, but {reason}")
+    if chosen["graphs"] == "on" and device.type != "cuda":
+        raise ValueError(f"graphs is 'on', which needs a CUDA GPU; {here}")
+    if chosen["compile"] == "on" and device.type == "cpu" and not _has_cpp_compiler():
+        raise ValueError("compile is 'on', which needs a C++ compiler on a CPU: install g++, or name one in CXX")
+    if chosen["compile"] == "on" and any(value in _TRITON for value in chosen.values()):
+        raise ValueError("compile is 'on', which does not go with Triton kernels; name none for other options")
+    if chosen["compile"] == "on" and chosen["experts"] == "loop":
+        raise ValueError("compile is 'on', but experts='loop' reads the device in every layer, which breaks the graph")
+
+
+def _cannot_capture(chosen: Mapping[str, str]) -> str:
+    """Why a step with these parts cannot be a graph; "" where it can."""
+    if chosen["experts"] in ("loop", "tailored"):
+        return f"experts={chosen['experts']!r} reads the device in every layer; take 'kernel', 'gathered' or 'grouped'"
+    if chosen["attention"] != "kernel":
+        return f"attention={chosen['attention']!r} has the keys' number in its shapes; take 'kernel'"
+    if chosen["sampler"] != "kernel":
+        return f"sampler={chosen['sampler']!r} draws from a generator on the way; take 'kernel'"
+    return "compile='on' has graphs of its own; take 'off'" if chosen["compile"] == "on" else ""
+
+
+def can_launch(device: torch.device) -> bool:
+    """Whether Triton kernels run here: on a GPU, or in the interpreter."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return find_spec("triton") is not None and (device.type == "cuda") != interpreted
+
+
+def _has_grouped_mm() -> bool:
+    """From compute capability 9.0 torch has a kernel for it; below, a loop that reads the row counts on the host."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (9, 0)
 
 
 def _has_cpp_compiler() -> bool:

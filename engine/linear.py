@@ -4,6 +4,7 @@ On a CPU, torch.nn.functional.linear hands float32 to MKL, which lays a weight o
 can do that once. torch exposes it as the operators that torch.compile emits for frozen weights; they are not part of
 its public interface, so `engine.choices.can_pack` asks for them first. They also apply an activation, or multiply by
 another tensor, before the product leaves the processor's registers. Small products stay with MKL, which starts sooner.
+Weights in float8_e4m3 (engine/float8.py) become float32 for the product, or stay small in a Triton kernel.
 
 Legend: N rows, I input size, O output size.
 """
@@ -18,6 +19,7 @@ from torch import nn
 from torch.compiler import is_compiling as compiling
 
 from engine.choices import Choices
+from engine.kernels.fp8 import dequantised
 
 # From so many multiply-adds on oneDNN was faster on two cores of an EPYC of 2024, with weights that are not in a cache:
 # one row of 256 to 256.
@@ -69,17 +71,32 @@ class Weight:
     It never holds the only copy: what is loaded, saved and trained are the parameters that `source` reads.
     """
 
-    def __init__(self, source: Callable[[], torch.Tensor], *, made: bool = False) -> None:
-        """source: gives the matrix; `made` says that it has to copy parameters for that."""
-        self._source = source
+    def __init__(
+        self,
+        source: Callable[[], torch.Tensor],
+        *,
+        made: bool = False,
+        scale: Callable[[], torch.Tensor | None] = lambda: None,
+    ) -> None:
+        """source: gives the matrix; `made` says that it has to copy parameters for that. scale: of float8 rows (O,)."""
+        self._source, self._scale = source, scale
         self._made = made
-        self._matrix: torch.Tensor | None = None
+        self._matrix: tuple[torch.Tensor, torch.Tensor | None] | None = None  # with scale
         self._packed: tuple[torch.Tensor, int, int] | None = None  # with O and I
+
+    @classmethod
+    def of(cls, part: nn.Linear) -> Weight:
+        return cls(lambda: part.weight, scale=lambda: _scale_of(part))
 
     @classmethod
     def rows_of(cls, *parts: nn.Linear) -> Weight:
         """All output rows of several projections."""
-        return cls(lambda: torch.cat([part.weight for part in parts]), made=True)
+
+        def scale() -> torch.Tensor | None:
+            scales = [s for s in map(_scale_of, parts) if s is not None]
+            return torch.cat(scales) if scales else None
+
+        return cls(lambda: torch.cat([part.weight for part in parts]), made=True, scale=scale)
 
     def product(
         self, x: torch.Tensor, choices: Choices, *, activation: str = "none", times: torch.Tensor | None = None
@@ -98,11 +115,28 @@ class Weight:
                     return _finished(bare, activation, times)
                 times_NO = None if times is None else times.reshape(-1, out_size)
                 return _packed(rows_NI, packed, activation, times_NO).view(*x.shape[:-1], out_size)
-        return _finished(F.linear(x, self._plain()), activation, times)
+        matrix_OI, scale_O = self._plain()
+        bare = F.linear(x, matrix_OI) if scale_O is None else _float8_product(x, matrix_OI, scale_O, choices)
+        return _finished(bare, activation, times)
 
-    def _plain(self) -> torch.Tensor:
+    def _plain(self) -> tuple[torch.Tensor, torch.Tensor | None]:
         if not self._made:
-            return self._source()
+            return self._source(), self._scale()
         if self._matrix is None:
-            self._matrix = self._source()
+            self._matrix = self._source(), self._scale()
         return self._matrix
+
+
+def _scale_of(part: nn.Linear) -> torch.Tensor | None:
+    """Where engine/float8.py has quantised it."""
+    scale: torch.Tensor | None = getattr(part, "scale", None)
+    return scale
+
+
+def _float8_product(x: torch.Tensor, matrix_OI: torch.Tensor, scale_O: torch.Tensor, choices: Choices) -> torch.Tensor:
+    if choices.linear != "kernel":
+        return (x.float() @ dequantised(matrix_OI, scale_O).T).to(x.dtype)
+    from engine.kernels.linear import fp8_linear  # only where it is launched: there may be no Triton
+
+    rows_NI = x.reshape(-1, x.shape[-1]).contiguous()
+    return fp8_linear(rows_NI, matrix_OI, scale_O).view(*x.shape[:-1], -1)

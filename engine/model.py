@@ -27,6 +27,7 @@ from engine.linear import Weight, gated
 from engine.moe import Experts, Router, expert_mlp
 from engine.observe import Seen
 from engine.routing import Routing
+from engine.static_cache import StaticCache
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,12 +42,11 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(hidden, width, bias=False)
         self.down_proj = nn.Linear(width, hidden, bias=False)
 
-        self._gate, self._up = Weight(lambda: self.gate_proj.weight), Weight(lambda: self.up_proj.weight)
-        self._down = Weight(lambda: self.down_proj.weight)
+        self._gate, self._up, self._down = map(Weight.of, (self.gate_proj, self.up_proj, self.down_proj))
         self._gate_up = Weight.rows_of(self.gate_proj, self.up_proj)
 
     def forward(self, x: torch.Tensor, choices: Choices) -> torch.Tensor:
-        if choices.projections == "merged" and choices.linear == "plain":
+        if choices.projections == "merged" and choices.linear != "packed":
             gate, up = self._gate_up.product(x, choices).chunk(2, dim=-1)
             hidden = F.gelu(gate, approximate="tanh") * up
         else:  # packed products do the rest on the way, which is worth more than one product less
@@ -140,6 +140,7 @@ class Model(nn.Module):
         self.config = config
         self.window = "sdpa"  # the form of the decoder's sliding window, one of engine.config.WINDOW_FORMS
         self.choices = PLAIN  # which implementations run; `engine.api.load` and `generate` set it
+        self.float8 = ""  # what is known of float8 weights, where there are some; set by `engine.api.load`
         self.tokenizer: Tokenizer | None = None
         self.seen: Seen | None = None  # set by engine.observe.observe
         self.routing: Routing | None = None  # set by engine.routing.drawn
@@ -148,6 +149,7 @@ class Model(nn.Module):
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config) if config.canvas_length is not None else None
         self.compiled: dict[Choices, Callable[..., torch.Tensor]] = {}  # `denoise` by torch.compile
+        self.steps: dict[object, object] = {}  # static steps and their graphs, see engine/steps.py
         self._table = Weight(lambda: self.embed_tokens.weight)
         self._table_across = Weight(lambda: self.embed_tokens.weight.t())
         self._kinds = sorted(set(config.layer_types))
@@ -160,6 +162,12 @@ class Model(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.embed_tokens.weight.device
+
+    def new_cache(self, batch: int, reserve: int = 0) -> KVCache:
+        """For the attention that is chosen. `reserve`: tokens it will hold at most, when known."""
+        if self.choices.attention == "kernel":
+            return StaticCache(self.config, batch, self.device, self.dtype, reserve=reserve)
+        return KVCache(self.config, reserve=reserve)
 
     def encode(self, ids_BT: torch.Tensor, cache: KVCache, real_BT: torch.Tensor | None = None) -> None:
         """Causal pass that only fills the cache: no final norm, no head, and of the last layer only K and V."""
@@ -181,7 +189,17 @@ class Model(nn.Module):
         conditioning_BLV: torch.Tensor | None = None,
         probs_BLV: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """One denoising pass over a canvas that follows the cached tokens, (B, L, V) float32, capped in float32.
+        """One denoising pass over a canvas that follows the cached tokens, (B, L, V) float32, capped in float32."""
+        return self.head(self.denoised(canvas_BL, cache, conditioning_BLV, probs_BLV))
+
+    def denoised(
+        self,
+        canvas_BL: torch.Tensor,
+        cache: KVCache,
+        conditioning_BLV: torch.Tensor | None = None,
+        probs_BLV: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The same before the final norm and the head, (B, L, H).
 
         What the previous step believed comes as conditioning_BLV, its logits over the temperature, or as probs_BLV,
         their softmax, where its sampler had that already; neither on a canvas's first step.
@@ -198,7 +216,11 @@ class Model(nn.Module):
         p = self._pass(cache, canvas_BL.shape[1], causal=False, real_BT=None)
         for layer in self.layers:
             x_BLH = layer(x_BLH, p)
-        return self._head(x_BLH, cap_dtype=torch.float32)
+        return x_BLH
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of a denoising pass, (..., V) float32: those of each row are its own."""
+        return self._head(x, cap_dtype=torch.float32)
 
     def _causal(
         self, ids_BT: torch.Tensor, cache: KVCache, real_BT: torch.Tensor | None, *, only_cache: bool
@@ -217,6 +239,10 @@ class Model(nn.Module):
         return x_BTH
 
     def _pass(self, cache: KVCache, tokens: int, *, causal: bool, real_BT: torch.Tensor | None) -> Pass:
+        if isinstance(cache, StaticCache):
+            form = "causal" if causal else {"sdpa": "canvas", "symmetric": "symmetric"}[self.window]
+            bounds = cache.begin(tokens, real_BT)
+            return Pass(causal, cache, cache.rope(), {}, self.choices, self.seen, self.routing, bounds, form)
         rope = {kind: self._rope_tables(kind, cache.length, tokens) for kind in self._kinds}
         mask = {
             kind: visibility(

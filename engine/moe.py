@@ -19,6 +19,7 @@ from torch import nn
 from engine.attention import rms_norm
 from engine.choices import Choices
 from engine.config import ModelConfig
+from engine.kernels.fp8 import dequantised
 from engine.linear import Weight, gated
 from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GEMM
 
@@ -27,6 +28,8 @@ from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GE
 # read. With more, starting a product of its own no longer counts.
 MOST_WASTE = 4
 FEWEST_ROWS, MOST_ROWS = 1, 32
+
+GATHER_UP_TO = 4  # rows: beyond, they begin to share experts, whose weights would be read again for each
 
 
 class Router(nn.Module):
@@ -62,10 +65,22 @@ class Experts(nn.Module):
         experts, hidden, width = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, width))
+        self.gate_up_scale: torch.Tensor | None  # (E, 2I) and (E, H), where engine/float8.py has quantised them
+        self.down_scale: torch.Tensor | None
+        self.register_buffer("gate_up_scale", None)
+        self.register_buffer("down_scale", None)
         self.every_gate = Weight(lambda: self.gate_up_proj[:, :width].flatten(0, 1), made=True)  # (E * I, H)
         self.every_up = Weight(lambda: self.gate_up_proj[:, width:].flatten(0, 1), made=True)  # (E * I, H)
         self.every_down = Weight(lambda: self.down_proj.transpose(0, 1).flatten(1), made=True)  # (H, E * I)
         self._views: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def matrices(self, expert: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """gate_up_proj and down_proj of one expert, float8 weights as `dtype`."""
+        gate_up, down = self.gate_up_proj[expert], self.down_proj[expert]
+        if self.gate_up_scale is None or self.down_scale is None:
+            return gate_up, down
+        scales = self.gate_up_scale[expert], self.down_scale[expert]
+        return dequantised(gate_up, scales[0]).to(dtype), dequantised(down, scales[1]).to(dtype)
 
     def views(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """gate_up_proj and down_proj of each expert; kept, because slicing them takes as long as a small product."""
@@ -89,6 +104,9 @@ def expert_mlp(
     with EXPERTS(index):
         if choices.experts == "tailored":
             return _tailored(x_NH, weights_NK, experts_NK, experts, index, choices)
+        if choices.experts == "kernel" or (choices.experts == "gathered" and len(x_NH) <= GATHER_UP_TO):
+            with EXPERTS_GEMM(index):
+                return _by_kernel(x_NH, weights_NK, experts_NK, experts)
         return _sorted(x_NH, weights_NK, experts_NK, experts, index, EXPERT_GEMMS[choices.experts])
 
 
@@ -170,8 +188,8 @@ def _loop(x_SH: torch.Tensor, ends_E: torch.Tensor, experts: Experts) -> torch.T
     begin = 0
     for e, end in enumerate(ends_E.tolist()):
         if end > begin:
-            hidden = _gated(F.linear(x_SH[begin:end], experts.gate_up_proj[e]))
-            y_SH[begin:end] = F.linear(hidden, experts.down_proj[e])
+            gate_up, down = experts.matrices(e, x_SH.dtype)
+            y_SH[begin:end] = F.linear(_gated(F.linear(x_SH[begin:end], gate_up)), down)
             begin = end
     return y_SH
 
@@ -182,5 +200,16 @@ def _grouped(x_SH: torch.Tensor, ends_E: torch.Tensor, experts: Experts) -> torc
     return F.grouped_mm(hidden, experts.down_proj.transpose(1, 2), offs=ends_E)
 
 
+def _by_kernel(
+    x_NH: torch.Tensor, weights_NK: torch.Tensor, experts_NK: torch.Tensor, experts: Experts
+) -> torch.Tensor:
+    """Sort and weighted sum included. Imported only where it is launched: there may be no Triton."""
+    from engine.kernels.grouped_experts import gathered_experts, grouped_experts
+
+    kernel = gathered_experts if len(x_NH) <= GATHER_UP_TO else grouped_experts
+    matrices = (experts.gate_up_proj, experts.down_proj, experts.gate_up_scale, experts.down_scale)
+    return kernel(x_NH.contiguous(), weights_NK.float(), experts_NK, *matrices)
+
+
 # (x_SH sorted by expert, ends_E, experts) -> y_SH
-EXPERT_GEMMS: dict[str, Gemm] = {"loop": _loop, "grouped": _grouped}
+EXPERT_GEMMS: dict[str, Gemm] = {"loop": _loop, "grouped": _grouped, "gathered": _grouped}

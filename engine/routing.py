@@ -40,13 +40,25 @@ class Routing:
         self.log_weights_LE = log_1E.expand(num_layers, -1).contiguous().to(device)
         self.passes_L = torch.zeros(num_layers, dtype=torch.long, device=device)
         self.expert_E = torch.arange(self.log_weights_LE.shape[1], device=device)
-        self.seed = seed
+        self.seed_1 = torch.full((1,), seed, dtype=torch.long, device=device)
+
+    def copy(self) -> Routing:
+        """The same draws from tensors of its own."""
+        other = Routing([[1.0]], 1, 0, self.seed_1.device)
+        for name in ("log_weights_LE", "passes_L", "expert_E", "seed_1"):
+            setattr(other, name, getattr(self, name).clone())
+        return other
+
+    def take(self, other: Routing) -> None:
+        """Go on as `other` would, in the tensors that are here."""
+        for name in ("log_weights_LE", "passes_L", "seed_1"):
+            getattr(self, name).copy_(getattr(other, name))
 
     def draw(self, layer: int, experts_NK: torch.Tensor) -> torch.Tensor:
         """Experts in place of those that the router chose, (N, K): all of a row are different."""
         tokens, k = experts_NK.shape
         row_N1 = torch.arange(tokens, device=experts_NK.device)[:, None]
-        key = _mixed(_mixed(torch.full_like(self.passes_L[layer], self.seed) + layer) + self.passes_L[layer])
+        key = _mixed(_mixed(self.seed_1 + layer) + self.passes_L[layer])
         hash_NE = _mixed(_mixed(key + row_N1) + self.expert_E)
         self.passes_L[layer] += 1
         uniform_NE = ((hash_NE >> (32 - _BITS)).float() + 0.5) * 2.0**-_BITS

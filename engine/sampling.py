@@ -199,7 +199,7 @@ class AdaptiveStop:
         if self.history_SBL is None:  # no token has id -1, so that a fresh history equals nothing
             self.history_SBL = torch.full_like(argmax_BL, -1).repeat(self.stability, 1, 1)
         stable_B = (self.history_SBL == argmax_BL).all(dim=-1).all(dim=0)
-        self.history_SBL = torch.cat([self.history_SBL[1:], argmax_BL[None]])
+        self.history_SBL.copy_(torch.cat([self.history_SBL[1:], argmax_BL[None]]))  # in its place, for engine/steps.py
         return stable_B & confident_B
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from engine import float8
 from engine.config import ModelConfig, read_config, write_config
 from engine.model import Model
 
@@ -30,11 +31,12 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
 
-def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32) -> Model:
-    """The model on the meta device: names, shapes and dtype, no memory."""
+def skeleton(config: ModelConfig, dtype: torch.dtype = torch.float32, *, is_float8: bool = False) -> Model:
+    """The model on the meta device: names, shapes and dtype, no memory. is_float8: see engine/float8.py."""
     with torch.device("meta"):
         model = Model(config)
-    return model.to(dtype).requires_grad_(False).eval()
+        model.to(dtype).requires_grad_(False).eval()
+        return float8.shrink(model) if is_float8 else model
 
 
 def saved_names(model: Model, text_prefix: str = "model.") -> dict[str, torch.Tensor]:
@@ -51,33 +53,39 @@ def saved_names(model: Model, text_prefix: str = "model.") -> dict[str, torch.Te
     return named
 
 
-def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype, seed: int) -> Model:
+def random_model(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, seed: int, *, is_float8: bool = False
+) -> Model:
     """Seeded random weights, drawn in place. The numbers depend on the kind of device and on the dtype.
 
     Scales keep activations near 1 in every layer and give scores that are neither flat nor one-hot: projections
     1/sqrt(fan-in); the router 1, because its input has length 1; query norms head_dim^-1/2, because attention scores
     are not divided by anything; other norms and scalars near 1.
     """
-    model = skeleton(config, dtype).to_empty(device=device)
+    model = skeleton(config, dtype, is_float8=is_float8).to_empty(device=device)
+    scales = float8.scales_of(model)
     generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for name, target in model.named_parameters():
+            p = torch.empty_like(target, dtype=dtype) if target in scales else target
             if p.dim() > 1:
                 std = 1.0 if name.endswith("router.proj.weight") else p.shape[-1] ** -0.5
                 p.normal_(0.0, std, generator=generator)
             else:
                 centre = p.shape[0] ** -0.5 if name.endswith("q_norm.weight") else 1.0
                 p.normal_(centre, 0.05 * centre, generator=generator)
+            if target in scales:
+                float8.put(target, scales[target], p)
     return model
 
 
-def read(directory: Path, device: torch.device, dtype: torch.dtype) -> Model:
+def read(directory: Path, device: torch.device, dtype: torch.dtype, *, is_float8: bool = False) -> Model:
     """The model in a directory, converted to `dtype`.
 
     Raises:
         ValueError: files or tensors that are missing, unexpected, of a wrong shape, broken, or not finite.
     """
-    model = skeleton(read_config(directory), dtype)
+    model = skeleton(read_config(directory), dtype, is_float8=is_float8)
     files = _tensor_files(directory)
     names = {name: path for path, inside in files.items() for name in inside}
     prefix = "model.language_model." if any(n.startswith("model.language_model.") for n in names) else "model."
@@ -92,20 +100,22 @@ def read(directory: Path, device: torch.device, dtype: torch.dtype) -> Model:
     if extra:
         raise ValueError(f"{names[extra[0]]}: tensor {extra[0]} is unexpected in this architecture{_and_more(extra)}")
     model.to_empty(device=device)
-    targets = saved_names(model, prefix)
+    targets, scales = saved_names(model, prefix), float8.scales_of(model)
     for path, inside in files.items():
         for name, tensor in _tensors(path, [n for n in inside if n in targets]):
-            _fill(path, name, targets[name], tensor)
+            _fill(path, name, targets[name], scales.get(targets[name]), tensor)
     for path, inside in files.items():  # tied tensors that a file spells out twice must be the same twice
         for name, tensor in _tensors(path, [n for n in inside if duplicates.get(n) in targets]):
             original = targets[duplicates[name]]
-            if tensor.shape != original.shape or not torch.equal(tensor.to(original), original):
+            if not float8.is_same(original, scales.get(original), tensor):
                 raise ValueError(f"{path}: tensor {name} differs from {duplicates[name]}, expected them to be tied")
     return model
 
 
 def write(model: Model, directory: Path, max_shard_bytes: int) -> None:
     """Config, tokenizer and safetensors, in shards of at most so many bytes (a single tensor may be larger)."""
+    if model.float8:
+        raise ValueError("the model has float8 weights, which Hugging Face's layout has no names for; save a wider one")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for old in (*directory.glob("model*.safetensors"), directory / _INDEX, directory / "tokenizer.json"):
@@ -181,13 +191,15 @@ def _tensors(path: Path, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]
         raise ValueError(f"{path}: broken or truncated safetensors file ({error})") from error
 
 
-def _fill(path: Path, name: str, target: torch.Tensor, tensor: torch.Tensor) -> None:
+def _fill(path: Path, name: str, target: torch.Tensor, scale: torch.Tensor | None, tensor: torch.Tensor) -> None:
     if tensor.shape != target.shape:
         raise ValueError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}, expected {tuple(target.shape)}")
     if not tensor.dtype.is_floating_point:
         raise ValueError(f"{path}: tensor {name} is {tensor.dtype}, expected floating point")
-    target.copy_(tensor)
-    if not bool(torch.isfinite(target).all()):
+    if scale is not None and not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{path}: tensor {name} holds NaN or infinity, expected finite numbers")
+    float8.put(target, scale, tensor)
+    if scale is None and not bool(torch.isfinite(target).all()):
         raise ValueError(f"{path}: tensor {name} holds NaN or infinity, expected finite numbers")
 
 

@@ -26,7 +26,6 @@ from engine.kernels.arithmetic import dot, rounded
 from engine.kernels.fp8 import dequantised
 from engine.kernels.linear import add_product
 
-GATHER_UP_TO = 4  # tokens: beyond, pairs begin to share experts, whose weights would be read again for each
 _FLOAT = (torch.float32, torch.bfloat16)
 
 
@@ -68,7 +67,7 @@ def gathered_experts(
     gate_up_EOH: torch.Tensor, down_EHI: torch.Tensor,
     gate_up_scale_EO: torch.Tensor | None = None, down_scale_EH: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """The same as `grouped_experts`, for up to GATHER_UP_TO tokens (right for more, but slow)."""
+    """The same as `grouped_experts`, for few tokens (engine.moe.GATHER_UP_TO): right for more, but slow."""
     _check(x_NH, weights_NK, experts_NK, gate_up_EOH, down_EHI, gate_up_scale_EO, down_scale_EH)
     (tokens, hidden), k, width = x_NH.shape, experts_NK.shape[1], down_EHI.shape[2]
     how = {

@@ -39,14 +39,16 @@ class Sampled:
 
 def sample(
     logits_NV: torch.Tensor, temperature: torch.Tensor, seed: torch.Tensor, draw: torch.Tensor, *,
-    softcap: float | None = None, probs_dtype: torch.dtype | None = None, block: int = _BLOCK,
+    softcap: float | None = None, probs_dtype: torch.dtype | None = None, out_probs_NV: torch.Tensor | None = None,
+    block: int = _BLOCK,
 ) -> Sampled:  # fmt: skip
     """One denoising step's statistics and draws; nothing is read on the host.
 
     logits_NV float32 or bfloat16 (-inf: never drawn; NaN and +inf: undefined). One-element tensors on the same device:
     temperature > 0 float32, seed and draw int64; two calls with the same three draw the same. `softcap` c replaces
     logits by c tanh(logits / c) first, to 4e-6 absolute. With `probs_dtype` a second read of the logits writes the
-    distribution that transformers' self-conditioning sees: z rounded to that type, its softmax in float32, rounded.
+    distribution that transformers' self-conditioning sees: z rounded to that type, its softmax in float32, rounded;
+    into `out_probs_NV` where that is given, contiguous and of that type.
     """
     _check(logits_NV, temperature, seed, draw, probs_dtype, block)
     (rows, vocab), device = logits_NV.shape, logits_NV.device
@@ -65,7 +67,11 @@ def sample(
     )  # fmt: skip
     if probs_dtype is None:
         return Sampled(token_N, argmax_N, entropy_N, None)
-    probs_NV = torch.empty(rows, vocab, dtype=probs_dtype, device=device)
+    probs_NV = torch.empty(rows, vocab, dtype=probs_dtype, device=device) if out_probs_NV is None else out_probs_NV
+    if probs_NV.shape != logits_NV.shape or probs_NV.dtype != probs_dtype or not probs_NV.is_contiguous():
+        raise ValueError(
+            f"out_probs_NV is {probs_NV.dtype} {tuple(probs_NV.shape)}, expected {probs_dtype} like logits"
+        )
     _write_probs[(rows, tiles)](*where, max_N, sum_N, probs_NV, **how)
     return Sampled(token_N, argmax_N, entropy_N, probs_NV)
 

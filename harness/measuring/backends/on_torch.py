@@ -19,6 +19,7 @@ from harness.records.types import Cell
 from harness.spec.config import ConfigError, DeviceConfig
 
 _DTYPES = ("float32", "bfloat16")
+FLOAT8 = "float8_e4m3"
 _T = TypeVar("_T")
 
 
@@ -48,11 +49,17 @@ def device_of(device: DeviceConfig) -> torch.device:
     return torch.device("cpu" if device.kind == "cpu" else "cuda")
 
 
-def check_asked(cell: Cell, options: Sequence[str], who: str) -> None:
-    """Raises Unsupported for dtypes that differ between parts or are not torch's usual ones, and for other options."""
-    dtypes = {cell.weight_dtype, cell.activation_dtype, cell.kv_dtype, cell.head_dtype}
-    if len(dtypes) > 1 or cell.weight_dtype not in _DTYPES:
-        raise Unsupported(f"{who} runs one dtype for all parts, {' or '.join(_DTYPES)}; asked: {sorted(dtypes)}")
+def check_asked(cell: Cell, options: Sequence[str], who: str, *, float8_weights: bool = False) -> None:
+    """Raises Unsupported for dtypes that differ between parts or are not torch's usual ones, and for other options.
+
+    float8_weights: it can also hold its weights, and nothing else, in float8_e4m3.
+    """
+    dtypes = {cell.activation_dtype, cell.kv_dtype, cell.head_dtype}
+    known = (*dtypes, FLOAT8) if float8_weights else (*dtypes,)
+    if len(dtypes) > 1 or cell.activation_dtype not in _DTYPES or cell.weight_dtype not in known:
+        more = f", or {FLOAT8} for the weights alone" if float8_weights else ""
+        asked = f"{cell.weight_dtype} for weights, {', '.join(sorted(dtypes))} for the rest"
+        raise Unsupported(f"{who} runs one dtype for all parts, {' or '.join(_DTYPES)}{more}; asked: {asked}")
     unknown = set(cell.options) - set(options)
     if unknown:
         raise Unsupported(f"{who} has no option {sorted(unknown)[0]!r}; it has {', '.join(sorted(options))}")

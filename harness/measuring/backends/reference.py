@@ -17,11 +17,11 @@ from engine.choices import OPTIONS, resolve
 from engine.config import ModelConfig
 from engine.observe import MOST_ROWS, observe
 from engine.routing import Routing, drawn
-from engine.sampling import SAMPLERS
 from engine.split import listening
 from engine.tokenizer import read as read_tokenizer
 from harness.measuring.backends.base import Answer, Unsupported
 from harness.measuring.backends.on_torch import (
+    FLOAT8,
     Prompts,
     Tokenizer,
     check_asked,
@@ -55,7 +55,7 @@ class ReferenceBackend:
         self._model: Any = None
 
     def load(self, source: ModelSource, shape: ModelConfig, device: DeviceConfig, cell: Cell, seed: int) -> None:
-        check_asked(cell, _OPTIONS, "the reference engine")
+        check_asked(cell, _OPTIONS, "the reference engine", float8_weights=True)
         self._model = None
         gc.collect()
         self._device = device_of(device)
@@ -66,7 +66,8 @@ class ReferenceBackend:
                 self._model = api.load(
                     source.path or source.preset,
                     device=self._device,
-                    dtype=cell.weight_dtype,
+                    dtype=cell.activation_dtype,
+                    weights=FLOAT8 if cell.weight_dtype == FLOAT8 else None,
                     seed=seed,
                     window=cell.options.get("window", "sdpa"),
                 )
@@ -76,7 +77,8 @@ class ReferenceBackend:
     def prepare(self, cell: Cell, texts: tuple[str, ...], seed: int) -> _Prepared:
         chosen = {name: str(value) for name, value in cell.options.items() if name in OPTIONS}
         try:
-            self._model.choices = resolve(self._device, self._model.dtype, chosen)
+            is_float8 = bool(self._model.float8)
+            self._model.choices = resolve(self._device, self._model.dtype, chosen, is_float8=is_float8)
         except ValueError as error:
             raise Unsupported(str(error)) from None
         return _Prepared(
@@ -140,7 +142,7 @@ class ReferenceBackend:
         output_Bn = out.output_ids[:, : int(out.useful_tokens.max())]
         # The last prompt token, which is never padding, gives the likelihood of the first output token, and so on.
         given_Bn = torch.cat([prompts.ids_BT[:, -1:], output_Bn[:, :-1]], dim=1)
-        cache = api.KVCache(model.config)
+        cache = model.new_cache(B)
         if prompts.ids_BT.shape[1] > 1:
             api.encode(model, prompts.ids_BT[:, :-1], cache=cache, attention_mask_BT=prompts.mask_BT[:, :-1])
         at_once = max(1, _MOST_LOGITS // (B * model.config.vocab_size))
@@ -166,11 +168,12 @@ class ReferenceBackend:
         sampler = options.pop("sampler")
         kernels = {
             "dtype": str(self._model.dtype).removeprefix("torch."),
-            "attention": "torch scaled_dot_product_attention",
             "threads": str(torch.get_num_threads()),
             **options,
         }
-        diffusion = {"window": self._model.window, "sampler": SAMPLERS[sampler].__name__}
+        if self._model.float8:
+            kernels["weights"] = f"{FLOAT8}: {self._model.float8}"
+        diffusion = {"window": self._model.window, "sampler": sampler}
         return kernels if cell.decoding == AUTOREGRESSIVE else {**kernels, **diffusion}
 
     def _request(self, cell: Cell, prepared: _Prepared) -> api.Generation:
