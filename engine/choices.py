@@ -5,6 +5,10 @@ parts read and `harness` writes into every record. Each option has a plain value
 oracle of the others: they must give its numbers, up to the rounding of float32 where they add in another order.
 
 A new implementation (a Triton kernel, say) is a value here and an entry in its part's table of implementations.
+
+Nothing made for CUDA has run on a GPU yet. So there the defaults are torch's own operations, and Triton kernels and
+graphs are for who names them, as suite=engine_ablation_cuda does; float8 weights alone have no other way that is worth
+its memory.
 """
 
 from __future__ import annotations
@@ -60,9 +64,7 @@ _COMPILABLE = {"experts": "grouped", "attention": "sdpa", "sampler": "fast"}
 def _experts(device: torch.device, dtype: torch.dtype) -> str:
     if device.type == "cpu":
         return "loop" if dtype == torch.bfloat16 else "tailored"
-    if not can_launch(device):
-        return "grouped" if dtype == torch.bfloat16 else "loop"
-    return "gathered" if dtype == torch.bfloat16 and _has_grouped_mm() else "kernel"
+    return "grouped" if dtype == torch.bfloat16 else "loop"
 
 
 def _by_kernel(device: torch.device, otherwise: str) -> str:
@@ -114,7 +116,7 @@ OPTIONS: dict[str, Option] = {
             "sdpa": "torch's scaled_dot_product_attention over views of buffers that grow; windows are cut on the host",
             "kernel": "a Triton kernel over static buffers, which reads their used part on the device",
         },
-        lambda device, dtype: _by_kernel(device, "sdpa"),
+        lambda device, dtype: "sdpa",
     ),
     "head": Option(
         "logits of a denoising step (engine/kernel_step.py); with the sampler 'kernel' alone",
@@ -122,7 +124,7 @@ OPTIONS: dict[str, Option] = {
             "whole": "of all rows at once",
             "chunked": "of as many rows at once as make 2^28 float32 numbers, 1 GiB, each sampled before the next",
         },
-        lambda device, dtype: "chunked" if device.type == "cuda" else "whole",
+        lambda device, dtype: "whole",
     ),
     "sampler": Option(
         "how a denoising step draws (engine/sampling.py)",
@@ -132,7 +134,7 @@ OPTIONS: dict[str, Option] = {
             "kernel": "Triton: likeliest token, entropy, draw and probabilities in two reads; again other draws",
             "reference": "the torch calls of transformers in their order, so that equal generators give equal tokens",
         },
-        lambda device, dtype: _by_kernel(device, "fast"),
+        lambda device, dtype: "fast",
     ),
     "graphs": Option(
         "denoising and decode steps as CUDA graphs (engine/steps.py)",
@@ -141,7 +143,7 @@ OPTIONS: dict[str, Option] = {
             "static": "the function that a graph would hold, over the same static tensors, but without a graph",
             "on": "captured once for a batch, a length and a sampler's settings, then replayed; CUDA",
         },
-        lambda device, dtype: "on" if device.type == "cuda" and can_launch(device) else "off",
+        lambda device, dtype: "off",
     ),
     "compile": Option(
         "torch.compile of denoising steps",
@@ -225,11 +227,6 @@ def can_launch(device: torch.device) -> bool:
     """Whether Triton kernels run here: on a GPU, or in the interpreter."""
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     return find_spec("triton") is not None and (device.type == "cuda") != interpreted
-
-
-def _has_grouped_mm() -> bool:
-    """From compute capability 9.0 torch has a kernel for it; below, a loop that reads the row counts on the host."""
-    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (9, 0)
 
 
 def _has_cpp_compiler() -> bool:
