@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -170,14 +170,15 @@ def test_a_kernel_is_refused_on_a_cpu_without_the_interpreter(
         api.load("tiny", options=options)
 
 
-def test_a_gpu_gets_kernels_and_graphs_by_default_and_each_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_gets_torchs_own_operations_and_kernels_and_graphs_for_who_names_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     gpu = torch.device("cuda")
     chosen = resolve(gpu, torch.bfloat16)
-    assert (chosen.attention, chosen.sampler, chosen.experts) == ("kernel", "kernel", "gathered")
-    assert (chosen.head, chosen.graphs) == ("chunked", "on")
-    for option in ({"attention": "sdpa"}, {"sampler": "fast"}, {"experts": "loop"}, {"compile": "on"}):
-        assert resolve(gpu, torch.bfloat16, option).graphs == "off"
-    assert resolve(gpu, torch.float32).experts == "kernel"
+    assert (chosen.attention, chosen.sampler, chosen.experts) == ("sdpa", "fast", "grouped")
+    assert (chosen.head, chosen.graphs) == ("whole", "off")
+    named = {"attention": "kernel", "sampler": "kernel", "experts": "gathered", "head": "chunked", "graphs": "on"}
+    assert asdict(resolve(gpu, torch.bfloat16, named)).items() >= named.items()
     with pytest.raises(ValueError, match="graphs is 'on', but attention='sdpa' has the keys' number in its shapes"):
         resolve(gpu, torch.bfloat16, {"attention": "sdpa", "graphs": "on"})

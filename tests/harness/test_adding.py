@@ -152,4 +152,4 @@ def test_a_sampler_decodes(outside: Path, tmp_path: Path, monkeypatch: pytest.Mo
     (run,) = analysis.runs.values()
     used = {r.resolved.get("sampler") for record in run.final.values() for r in record.rounds}
     assert {row.status for row in analysis.rows} == {"ok"}
-    assert used == {"toy_sampler", None}  # autoregressive decoding has none
+    assert used == {"toy", None}  # autoregressive decoding has none
