@@ -45,6 +45,7 @@ class Session:
     no_energy: dict[str, Any] | None = None  # why it sees none, where that is known beforehand: no window is measured
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> load key of what it holds
+    is_settled: bool = False
     is_spent: bool = False  # whether a backend's leak has eaten into this process, so that a fresh one should go on
 
     def measure(self, job: Job) -> None:
@@ -101,6 +102,7 @@ class Session:
                 one.fail(error)
             return
         self.loaded[name] = key
+        self.is_settled = False
 
     def _measure(self, live: list[LiveCell]) -> None:
         """Warm every cell up, then take round r of all of them, in the order of `turns`, before any takes round r+1.
@@ -112,13 +114,20 @@ class Session:
             if not cold:
                 break
             self._each("warmup", partial(LiveCell.warm_up, index=index), cold)
-        _settle_memory()
+        self._settle_memory()
         self._take_rounds(live)
         for one in live:
             if asks_energy(one.cell, self.plan.config):
                 self._take_energy(one)
         if self.plan.config.protocol.counters:
             self._each("count", LiveCell.count, live)
+
+    def _settle_memory(self) -> None:
+        """What a load and the first requests after it leave behind need not be looked at again before every round."""
+        if not self.is_settled:
+            gc.collect()
+            gc.freeze()
+            self.is_settled = True
 
     def _take_rounds(self, live: list[LiveCell]) -> None:
         for index in itertools.count():
@@ -173,13 +182,6 @@ class Session:
                 self.smallest_oom[key] = min(record.cell.batch_size, self.smallest_oom.get(key, record.cell.batch_size))
             what = record.reason or f"{statistics.median(r.wall_s for r in record.rounds):.4g} s a request"
             self.tell({"event": "record", "cell_id": record.cell_id, "status": record.status, "what": what})
-
-
-def _settle_memory() -> None:
-    """Whatever loading and warming up has left behind for good need not be looked at again before every round."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
 
 
 def turns(members: Sequence[_T], group: str, index: int) -> list[_T]:
