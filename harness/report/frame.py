@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.analysis.analyse import Analysis
-from harness.report import claims, outcomes, tables
+from harness.report import headlines, outcomes, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn
 from harness.report.figures.registry import FIGURES
 from harness.report.slices import Slice, slices_of
@@ -51,9 +51,10 @@ def build_page(analysis: Analysis) -> str:
         style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        qualifiers=claims.qualifiers(analysis),
+        qualifiers=headlines.qualifiers(analysis),
         headlines=[
-            (headline, claims.verdict(headline), claims.tiles(headline, analysis)) for headline in analysis.headlines
+            (headline, headlines.verdict(headline), headlines.tiles(headline, analysis))
+            for headline in analysis.headlines
         ],
         sections=[section for section in sections if any(one.figure for one in section[1])],
         not_drawn=[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.analysis.analyse import Analysis
 from harness.analysis.rows import INCOMPLETE_STATUSES, CellRow
 from harness.analysis.self_check import SelfCheck
-from harness.report.claims import equal_quality, verdict
+from harness.report.headlines import equal_quality, verdict
 from harness.report.peers import against_peers
 from harness.report.slices import Slice, slices_of
 from harness.report.wording import BASELINE, counted, plain, ratio, short, tok_s

@@ -23,7 +23,7 @@ from synthetic import Scenario, write_run
 from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.run_data import load_run
 from harness.records.types import Cell
-from harness.report import claims, outcomes, tables
+from harness.report import headlines, outcomes, tables
 from harness.report.figures.base import NotDrawn
 from harness.report.figures.registry import FIGURES
 from harness.report.frame import build_page
@@ -232,7 +232,7 @@ def test_every_verdict_is_on_the_page_and_speaks_of_its_rows(
 ) -> None:
     texts = " ".join(parsed(page).texts)
     for headline in analysis.headlines:
-        sentence = claims.verdict(headline)
+        sentence = headlines.verdict(headline)
         assert plain(sentence) in texts
         rows = frame[(frame.run_id == headline.run_id) & frame["useful_tok_s.value"].notna()]
         diffusion = rows[rows.decoding == "block_diffusion"]
@@ -257,7 +257,7 @@ def test_every_verdict_is_on_the_page_and_speaks_of_its_rows(
 def test_every_tile_is_computed_from_the_rows(analysis: Analysis, page: str, frame: pd.DataFrame) -> None:
     texts = parsed(page).texts
     for headline in analysis.headlines:
-        speed, speedup, crossover, floors, cells = claims.tiles(headline, analysis)
+        speed, speedup, crossover, floors, cells = headlines.tiles(headline, analysis)
         rows = frame[frame.run_id == headline.run_id]
         assert cells.value == f"{(rows.status == 'ok').sum()} of {len(rows)}"
         assert all(tile.value in [text.strip() for text in texts] for tile in (speedup, crossover, floors, cells))
@@ -443,9 +443,9 @@ def test_every_picture_prints_its_conditions(analysis: Analysis, page: str) -> N
 
 def test_a_slower_diffusion_is_reported_as_plainly_as_a_faster_one(tmp_path: Path) -> None:
     analysis = analysed(tmp_path, Scenario(pass_s=slow_diffusion))
-    sentence = claims.verdict(analysis.headlines[0])
+    sentence = headlines.verdict(analysis.headlines[0])
     assert re.search(r"autoregressive decoding is [\d.]+x faster than block diffusion at batch 1", sentence)
-    assert claims.tiles(analysis.headlines[0], analysis)[1].value.startswith("0.")
+    assert headlines.tiles(analysis.headlines[0], analysis)[1].value.startswith("0.")
 
 
 def test_skips_are_listed_with_their_reasons(tmp_path: Path) -> None:

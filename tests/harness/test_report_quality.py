@@ -18,10 +18,10 @@ from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.canvases import quantile, steps_taken
 from harness.analysis.run_data import load_run
 from harness.records.types import Cell
-from harness.report.claims import at_equal_quality
 from harness.report.figures.base import Figure, NotDrawn
 from harness.report.figures.registry import FIGURES
 from harness.report.frame import build_page
+from harness.report.headlines import at_equal_quality
 from harness.report.slices import Slice, slices_of
 from harness.report.terminal import result_text
 from harness.report.wording import ratio

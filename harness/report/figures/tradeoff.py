@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.analysis.quality import IsoQuality, Setting, iso_quality_of
-from harness.report import claims, svg
+from harness.report import headlines, svg
 from harness.report.figures.base import PROMPTS, Figure, NotDrawn, drawing_with_caption
 from harness.report.figures.compared import ADAPTIVE_MARKER, Compared, compared, exact, horizontal, interval_bars
 from harness.report.slices import Slice
@@ -79,7 +79,7 @@ def _answer(part: Slice, shown: Compared, iso: IsoQuality | None) -> str:
     if iso is None:
         why = "was not graded" if shown.twin is None else "gave no speed to compare with"
         return f"{shown.where(part)} there is no comparison: autoregressive decoding {why} on these prompts."
-    return claims.at_equal_quality(iso)
+    return headlines.at_equal_quality(iso)
 
 
 def _next_step(iso: IsoQuality | None) -> str:
