@@ -172,5 +172,5 @@ def test_a_directory_is_used_as_it_is(tmp_path: Path) -> None:
 
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.BACKENDS, "lacking", ("no_such_module_of_ours", "Backend", "hf"))
-    with pytest.raises(ConfigError, match=r"is not installed\npip install 'canvasbench\[hf\]'"):
+    with pytest.raises(ConfigError, match=r"is not installed\nin the project's folder: pip install .*\[hf\]'"):
         registry.create("lacking")

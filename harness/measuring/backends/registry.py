@@ -27,7 +27,7 @@ def create(name: str) -> Backend:
     except ImportError as error:
         lacks = isinstance(error, ModuleNotFoundError)
         what = f"{error.name or error} is not installed" if lacks else f"{error.name} does not fit: {error.msg}"
-        hint = f"pip install 'canvasbench[{extra}]'" if extra else "pip install canvasbench again"
+        hint = f"in the project's folder: pip install -c constraints.txt -e '.[{extra}]'" if extra else "make demo"
         raise ConfigError(f"backend {name}: {what}\n{hint}") from None
     return backend
 
