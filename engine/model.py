@@ -91,7 +91,7 @@ class Layer(nn.Module):
             with ranges.ROUTER(self.index):
                 weights_NK, experts_NK = self.router.of_unit(raw.flatten(0, 1))
                 if p.routing is not None:
-                    experts_NK = p.routing.draw(self.index, experts_NK)
+                    experts_NK = p.routing.draw(self.index, experts_NK, p.cache.rows)
             if p.seen is not None:
                 p.seen.experts(experts_NK)
             mixed = expert_mlp(mixed_in.flatten(0, 1), weights_NK, experts_NK, self.experts, self.index, c)

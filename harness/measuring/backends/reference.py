@@ -107,9 +107,10 @@ class ReferenceBackend:
             passes=dict(out.passes),
             steps_per_canvas=tuple(tuple(row) for row in out.steps_per_canvas.tolist()),
             useful_tokens=tuple(out.useful_tokens.tolist()),
-            raw_tokens=out.output_ids.numel(),
+            raw_tokens=_computed(out.row_passes) * (cell.block_length or 1),
             stop_reason=out.stop_reason,
             resolved=self._resolved(cell),
+            row_passes=dict(out.row_passes),
             output_ids=_useful(out),
             **of_device,
         )
@@ -194,6 +195,11 @@ class ReferenceBackend:
             stopping=cell.stopping,
             replay_steps_BC=prepared.replay_steps_BC,
         )
+
+
+def _computed(row_passes: dict[str, int]) -> int:
+    """Blocks of all rows: a prefill leads to a first one, a commit or decode pass to a further one."""
+    return sum(row_passes[kind] for kind in ("prefill", "commit", "decode"))
 
 
 def _useful(out: api.Generation) -> list[Any]:
