@@ -14,7 +14,7 @@ from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import Clock, Ends, Generation, Passes, Request
 from engine.sampling import draw
-from engine.steps import decode_steps
+from engine.steps import DecodeSteps, decode_steps
 
 
 def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
@@ -24,9 +24,8 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
     """
     clock = Clock(model.device)
     batch, prompt_tokens = prompt_BT.shape
-    capacity = prompt_tokens + request.output_tokens
-    steps = decode_steps(model, batch, capacity, request)  # None: operation by operation
-    cache = model.new_cache(batch, capacity) if steps is None else steps.begin()
+    steps = static_steps(model, prompt_BT, request)  # None: operation by operation
+    cache = model.new_cache(batch, prompt_tokens + request.output_tokens) if steps is None else steps.begin()
     ends = Ends(request, batch, model.device)
     passes = Passes()
     tokens: list[torch.Tensor] = []
@@ -68,6 +67,12 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
         ttfb_s=block_s[0],
         stop_reason=ends.stop_reason(),
     )
+
+
+def static_steps(model: Model, prompt_BT: torch.Tensor, request: Request) -> DecodeSteps | None:
+    """What such a request needs on the device before it begins, where graphs are chosen."""
+    batch, prompt_tokens = prompt_BT.shape
+    return decode_steps(model, batch, prompt_tokens + request.output_tokens, request)
 
 
 def _next_token(

@@ -19,7 +19,7 @@ from engine.kv_cache import KVCache
 from engine.model import Model
 from engine.request import Clock, Ends, Generation, Passes, Request
 from engine.sampling import SAMPLERS, AdaptiveStop, Denoised, ReplayedStop, random_canvas, temperatures
-from engine.steps import denoise_steps
+from engine.steps import DenoiseSteps, denoise_steps
 
 
 def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generation:
@@ -27,8 +27,8 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
     clock = Clock(model.device)
     batch, prompt_tokens = prompt_BT.shape
     length = request.block_length
+    steps_ahead = static_steps(model, prompt_BT, request)  # None: operation by operation
     capacity = prompt_tokens + request.num_canvases * length
-    steps_ahead = denoise_steps(model, batch, capacity, request)  # None: operation by operation
     cache = model.new_cache(batch, capacity) if steps_ahead is None else steps_ahead.begin()
     ends = Ends(request, batch, model.device)
     finished = [False] * batch
@@ -71,6 +71,12 @@ def generate(model: Model, prompt_BT: torch.Tensor, request: Request) -> Generat
         ttfb_s=block_s[0],
         stop_reason=ends.stop_reason(),
     )
+
+
+def static_steps(model: Model, prompt_BT: torch.Tensor, request: Request) -> DenoiseSteps | None:
+    """What such a request needs on the device before it begins, where graphs are chosen."""
+    batch, prompt_tokens = prompt_BT.shape
+    return denoise_steps(model, batch, prompt_tokens + request.num_canvases * request.block_length, request)
 
 
 def _denoise_canvas(

@@ -142,7 +142,8 @@ OPTIONS: dict[str, Option] = {
         {
             "off": "operation by operation",
             "static": "the function that a graph would hold, over the same static tensors, but without a graph",
-            "on": "captured once for a batch, a length and a sampler's settings, then replayed; CUDA",
+            "on": "captured once for a batch, a length and a sampler's settings, then replayed; CUDA. One set is kept: "
+            "a request of another kind captures anew",
         },
         lambda device, dtype: "off",
     ),

@@ -149,7 +149,7 @@ class Model(nn.Module):
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config) if config.canvas_length is not None else None
         self.compiled: dict[Choices, Callable[..., torch.Tensor]] = {}  # `denoise` by torch.compile
-        self.steps: dict[object, object] = {}  # static steps and their graphs, see engine/steps.py
+        self.steps: dict[object, object] = {}  # static steps and graphs of the last request, see engine/steps.py
         self._table = Weight(lambda: self.embed_tokens.weight)
         self._table_across = Weight(lambda: self.embed_tokens.weight.t())
         self._kinds = sorted(set(config.layer_types))

@@ -73,6 +73,22 @@ class Generation:
     ttfb_s: float
     stop_reason: str
 
+    @classmethod
+    def empty(cls, prompt_BT: torch.Tensor) -> Generation:
+        """Of a request that was only rehearsed."""
+        batch, passes = len(prompt_BT), Passes()
+        return cls(
+            output_ids=prompt_BT[:, :0],
+            useful_tokens=torch.zeros(batch, dtype=torch.long),
+            steps_per_canvas=torch.zeros(batch, 0, dtype=torch.long),
+            passes=passes.calls,
+            row_passes=passes.rows,
+            step_s=[],
+            block_s=[],
+            ttfb_s=math.nan,
+            stop_reason="length",
+        )
+
 
 class Passes:
     """Counts calls of the model by kind, and for how many rows they ran."""

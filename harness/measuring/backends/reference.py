@@ -81,12 +81,18 @@ class ReferenceBackend:
             self._model.choices = resolve(self._device, self._model.dtype, chosen, is_float8=is_float8)
         except ValueError as error:
             raise Unsupported(str(error)) from None
-        return _Prepared(
+        prepared = _Prepared(
             prompts_of(cell, texts, seed, self._model.tokenizer, self._model.config, self._device),
             torch.Generator(device=self._device).manual_seed(seed),
             self._routing(cell, seed),
             self._replay_steps(cell, seed),
         )
+        if self._model.choices.graphs == "off":
+            self._model.steps.clear()  # another cell's: its buffers are not this one's memory
+            return prepared
+        with device_errors():  # a server has captured its graphs before a request arrives
+            self._request(cell, prepared, rehearse=True)
+        return prepared
 
     def _routing(self, cell: Cell, seed: int) -> Routing | None:
         weights = draws.expert_weights(cell, self._model.config)
@@ -177,11 +183,11 @@ class ReferenceBackend:
         diffusion = {"window": self._model.window, "sampler": sampler}
         return kernels if cell.decoding == AUTOREGRESSIVE else {**kernels, **diffusion}
 
-    def _request(self, cell: Cell, prepared: _Prepared) -> api.Generation:
+    def _request(self, cell: Cell, prepared: _Prepared, *, rehearse: bool = False) -> api.Generation:
         with drawn(self._model, prepared.routing):
-            return self._generated(cell, prepared)
+            return self._generated(cell, prepared, rehearse)
 
-    def _generated(self, cell: Cell, prepared: _Prepared) -> api.Generation:
+    def _generated(self, cell: Cell, prepared: _Prepared, rehearse: bool) -> api.Generation:
         return api.generate(  # autoregressive decoding reads none of the arguments that only a canvas has
             self._model,
             prepared.prompts.ids_BT,
@@ -194,6 +200,7 @@ class ReferenceBackend:
             num_steps=cell.num_steps,
             stopping=cell.stopping,
             replay_steps_BC=prepared.replay_steps_BC,
+            rehearse=rehearse,
         )
 
 
