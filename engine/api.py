@@ -180,6 +180,7 @@ def generate(
     temperature: float = 0.0,
     sampler: str | None = None,
     replay_steps_BC: torch.Tensor | None = None,
+    rehearse: bool = False,
 ) -> Generation:
     """Continue prompts by block diffusion or autoregressively. None means the checkpoint's own value.
 
@@ -204,6 +205,8 @@ def generate(
             the same without multinomial's checks of the probabilities; "fast" and, in Triton, "kernel" draw from the
             same distribution with other random streams.
         replay_steps_BC: for stopping "replay" alone: whole numbers of at least 1, one for each row and canvas.
+        rehearse: only make what such a request needs once, and what is kept until one of another kind comes: static
+            buffers and CUDA graphs, where graphs are chosen. Nothing is drawn, and the Generation is empty.
 
     Raises:
         ValueError: any value out of its range, with the range; a Gemma 4 checkpoint asked for block diffusion; prompt
@@ -247,8 +250,12 @@ def generate(
     prompt_tokens = prompt_ids_BT.shape[1]
     wanted = request.num_canvases * request.block_length if diffusion else output_tokens
     checks.positions(model, prompt_tokens + wanted, f"{prompt_tokens} prompt and {wanted} output")
+    decoder = block_diffusion if diffusion else autoregressive
+    if rehearse:
+        decoder.static_steps(model, prompt_ids_BT, request)
+        return Generation.empty(prompt_ids_BT)
     with ranges.REQUEST(next(_request_numbers)):
-        return (block_diffusion if diffusion else autoregressive).generate(model, prompt_ids_BT, request)
+        return decoder.generate(model, prompt_ids_BT, request)
 
 
 def _or(value: _T | None, default: _T) -> _T:

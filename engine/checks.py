@@ -105,6 +105,8 @@ def sampler(model: Model, name: str) -> None:
             "sampler is 'kernel', expected another one: it needs Triton and a CUDA GPU, or Triton's interpreter, and "
             "compile='off'"
         )
+    if name == KERNEL and model.choices.compaction == "on":
+        raise ValueError("sampler is 'kernel', which does not go with compaction='on'; expected another one")
 
 
 def can_diffuse(model: Model) -> None:

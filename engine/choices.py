@@ -35,6 +35,7 @@ class Choices:
     sampler: str = "plain"
     graphs: str = "off"
     compile: str = "off"
+    compaction: str = "off"
 
 
 PLAIN = Choices()
@@ -141,7 +142,8 @@ OPTIONS: dict[str, Option] = {
         {
             "off": "operation by operation",
             "static": "the function that a graph would hold, over the same static tensors, but without a graph",
-            "on": "captured once for a batch, a length and a sampler's settings, then replayed; CUDA",
+            "on": "captured once for a batch, a length and a sampler's settings, then replayed; CUDA. One set is kept: "
+            "a request of another kind captures anew",
         },
         lambda device, dtype: "off",
     ),
@@ -151,6 +153,16 @@ OPTIONS: dict[str, Option] = {
             "off": "operation by operation",
             "on": "the network of a self-conditioned step as one graph, with all experts in one product; needs a "
             "C++ compiler on a CPU, and takes from half a minute for the first steps of a shape",
+        },
+        lambda device, dtype: "off",
+    ),
+    "compaction": Option(
+        "rows with nothing left to do: behind their end of sequence, or stopped in a canvas that others still denoise",
+        {
+            "off": "they ride along, as in a static batch",
+            "on": "they leave the batch, the stopped ones until the next canvas; keys and values of the others are "
+            "copied each time. Every row draws as before, so that tokens are the same up to rounding. One difference: "
+            "a static batch goes on for a row that has ended and will not stop, and draws more than this does then",
         },
         lambda device, dtype: "off",
     ),
@@ -204,6 +216,8 @@ def _check_possible(chosen: Mapping[str, str], device: torch.device, dtype: torc
         raise ValueError(f"graphs is {chosen['graphs']!r}, but {reason}")
     if chosen["graphs"] == "on" and device.type != "cuda":
         raise ValueError(f"graphs is 'on', which needs a CUDA GPU; {here}")
+    if chosen["compaction"] == "on" and (reason := _cannot_compact(chosen)):
+        raise ValueError(f"compaction is 'on', but {reason}")
     if chosen["compile"] == "on" and device.type == "cpu" and not _has_cpp_compiler():
         raise ValueError("compile is 'on', which needs a C++ compiler on a CPU: install g++, or name one in CXX")
     if chosen["compile"] == "on" and any(value in _TRITON for value in chosen.values()):
@@ -221,6 +235,15 @@ def _cannot_capture(chosen: Mapping[str, str]) -> str:
     if chosen["sampler"] != "kernel":
         return f"sampler={chosen['sampler']!r} draws from a generator on the way; take 'kernel'"
     return "compile='on' has graphs of its own; take 'off'" if chosen["compile"] == "on" else ""
+
+
+def _cannot_compact(chosen: Mapping[str, str]) -> str:
+    """Why rows cannot leave a batch with these parts; "" where they can."""
+    if chosen["attention"] == "kernel":
+        return "attention='kernel' has buffers for the whole batch; take 'sdpa'"
+    if chosen["sampler"] == "kernel":
+        return "sampler='kernel' draws by a row's place among those that run; take 'fast'"
+    return "compile='on' would compile every number of rows anew; take 'off'" if chosen["compile"] == "on" else ""
 
 
 def can_launch(device: torch.device) -> bool:

@@ -3,14 +3,17 @@
 A pass writes its own keys behind the end of what is kept; only a causal pass then moves the end. So a denoising step
 reads the cache and leaves it as it was, without copying the past once per layer and step.
 
-Legend: B batch, K key/value heads, S slots of a buffer, T new tokens, D head size.
+Legend: B batch, b rows that stay, K key/value heads, S slots of a buffer, T new tokens, D head size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from engine.config import FULL, ModelConfig
+from engine.rows import Rows
 
 # Slots a sliding layer has beside its window, so that single tokens can be appended for a while before the window moves
 # back to the front. A longer canvas or prompt gets the slots it needs.
@@ -47,6 +50,14 @@ class LayerCache:
             if self.k_BKSD.shape[2] > 2 * (self.kept + _SLACK):  # a long prompt went through: free what it took
                 self._move(self.k_BKSD, self._slots_for(self.end - self.start))
 
+    def of_rows(self, place_b: torch.Tensor) -> LayerCache:
+        """A copy of some rows."""
+        chosen = LayerCache(self.kept, self.reserved)
+        chosen.start, chosen.end = self.start, self.end
+        if self.k_BKSD is not None and self.v_BKSD is not None:
+            chosen.k_BKSD, chosen.v_BKSD = (x.index_select(0, place_b) for x in (self.k_BKSD, self.v_BKSD))
+        return chosen
+
     def _slots_for(self, needed: int) -> int:
         """All that the request will need, or twice what is needed now; for a window not more than it and some slack."""
         wanted = self.reserved if self.reserved >= needed else 2 * needed
@@ -79,6 +90,7 @@ class KVCache:
         self.config = config
         self.length = 0  # tokens committed, padding included: the next token's position
         self.batch_size: int | None = None
+        self.rows: Rows | None = None  # which rows of the batch these are, once some have left; None: all
         self.real_BS: torch.Tensor | None = None  # False where a committed token is padding; None: no padding at all
 
     def advance(self, tokens: int, real_BT: torch.Tensor | None, batch_size: int) -> None:
@@ -93,3 +105,28 @@ class KVCache:
             layer.advance(tokens)
         self.length += tokens
         self.batch_size = batch_size
+
+    def without(self, is_gone: Sequence[bool]) -> tuple[KVCache, torch.Tensor | None]:
+        """A copy without the rows of the batch that are gone, and the places here of those that stay.
+
+        Itself and None where there is nobody to leave.
+        """
+        first = self.layers[0].k_BKSD
+        assert first is not None
+        before = Rows.all(len(is_gone), first.device) if self.rows is None else self.rows
+        if not any(is_gone[row] for row in before.here):
+            return self, None
+        rest = KVCache(self.config)
+        rest.rows, place_b = before.without(is_gone)
+        rest.layers = [layer.of_rows(place_b) for layer in self.layers]
+        rest.length, rest.batch_size = self.length, len(place_b)
+        rest.real_BS = None if self.real_BS is None else self.real_BS[place_b]
+        return rest, place_b
+
+    def held(self, x_B: torch.Tensor) -> torch.Tensor:
+        """Of something of the whole batch, the rows that are here."""
+        return x_B if self.rows is None else self.rows.take(x_B)
+
+    def put(self, before_B: torch.Tensor, x_b: torch.Tensor) -> torch.Tensor:
+        """Something of the whole batch: new in the rows that are here, as before in the others."""
+        return x_b if self.rows is None else self.rows.put(before_B, x_b)

@@ -91,7 +91,7 @@ class Layer(nn.Module):
             with ranges.ROUTER(self.index):
                 weights_NK, experts_NK = self.router.of_unit(raw.flatten(0, 1))
                 if p.routing is not None:
-                    experts_NK = p.routing.draw(self.index, experts_NK)
+                    experts_NK = p.routing.draw(self.index, experts_NK, p.cache.rows)
             if p.seen is not None:
                 p.seen.experts(experts_NK)
             mixed = expert_mlp(mixed_in.flatten(0, 1), weights_NK, experts_NK, self.experts, self.index, c)
@@ -149,7 +149,7 @@ class Model(nn.Module):
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config) if config.canvas_length is not None else None
         self.compiled: dict[Choices, Callable[..., torch.Tensor]] = {}  # `denoise` by torch.compile
-        self.steps: dict[object, object] = {}  # static steps and their graphs, see engine/steps.py
+        self.steps: dict[object, object] = {}  # static steps and graphs of the last request, see engine/steps.py
         self._table = Weight(lambda: self.embed_tokens.weight)
         self._table_across = Weight(lambda: self.embed_tokens.weight.t())
         self._kinds = sorted(set(config.layer_types))

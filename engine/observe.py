@@ -21,7 +21,7 @@ class Seen:
 
     kinds: "denoise" or "decode" of each counted pass; prefill and commit are not counted.
     expert_hits: for each counted pass, the number of distinct experts that each layer read.
-    entropies: for each denoising step, each row's mean entropy in nats.
+    entropies: for each denoising step, the mean entropy in nats of each row that it ran for.
     settled_steps: for each canvas, for each of the first MOST_ROWS rows, for each position, the step, counted from 1,
         from which on its likeliest token never changed.
     """

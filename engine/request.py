@@ -54,6 +54,7 @@ class Generation:
     steps_per_canvas: (B, C) on the host. Denoising steps until the row stopped; 0 once the row's sequence had ended.
         (B, 0) for autoregressive decoding.
     passes: how often the model was called, by kind: prefill, denoise, commit, decode.
+    row_passes: the same, each call counted once for every row it ran for. Fewer than passes x B where rows leave.
     step_s: seconds of each denoising step or decode pass. On CUDA from events read after the request.
     block_s: seconds since the call began at which each canvas [autoregressive: token] was on the host. On CUDA a
         canvas is copied to the host and timed there; a token's time is that of a CUDA event behind its pass, so that
@@ -66,10 +67,39 @@ class Generation:
     useful_tokens: torch.Tensor
     steps_per_canvas: torch.Tensor
     passes: dict[str, int]
+    row_passes: dict[str, int]
     step_s: list[float]
     block_s: list[float]
     ttfb_s: float
     stop_reason: str
+
+    @classmethod
+    def empty(cls, prompt_BT: torch.Tensor) -> Generation:
+        """Of a request that was only rehearsed."""
+        batch, passes = len(prompt_BT), Passes()
+        return cls(
+            output_ids=prompt_BT[:, :0],
+            useful_tokens=torch.zeros(batch, dtype=torch.long),
+            steps_per_canvas=torch.zeros(batch, 0, dtype=torch.long),
+            passes=passes.calls,
+            row_passes=passes.rows,
+            step_s=[],
+            block_s=[],
+            ttfb_s=math.nan,
+            stop_reason="length",
+        )
+
+
+class Passes:
+    """Counts calls of the model by kind, and for how many rows they ran."""
+
+    def __init__(self) -> None:
+        self.calls = dict.fromkeys(PASS_KINDS, 0)
+        self.rows = dict.fromkeys(PASS_KINDS, 0)
+
+    def count(self, kind: str, rows: int, calls: int = 1) -> None:
+        self.calls[kind] += calls
+        self.rows[kind] += calls * rows
 
 
 class Ends:

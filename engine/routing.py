@@ -19,6 +19,8 @@ from typing import Protocol
 
 import torch
 
+from engine.rows import Rows
+
 _MASK = 0xFFFFFFFF
 _BITS = 23  # of the uniform number, so that float32 holds it and half a step exactly
 
@@ -54,10 +56,16 @@ class Routing:
         for name in ("log_weights_LE", "passes_L", "seed_1"):
             getattr(self, name).copy_(getattr(other, name))
 
-    def draw(self, layer: int, experts_NK: torch.Tensor) -> torch.Tensor:
-        """Experts in place of those that the router chose, (N, K): all of a row are different."""
+    def draw(self, layer: int, experts_NK: torch.Tensor, rows: Rows | None = None) -> torch.Tensor:
+        """Experts in place of those that the router chose, (N, K): all of a row are different.
+
+        rows: which rows of the batch the tokens belong to, so that they draw the same when others have left; None: all.
+        """
         tokens, k = experts_NK.shape
         row_N1 = torch.arange(tokens, device=experts_NK.device)[:, None]
+        if rows is not None:
+            each = tokens // len(rows.here)
+            row_N1 = row_N1 % each + each * rows.here_b.repeat_interleave(each)[:, None]
         key = _mixed(_mixed(self.seed_1 + layer) + self.passes_L[layer])
         hash_NE = _mixed(_mixed(key + row_N1) + self.expert_E)
         self.passes_L[layer] += 1

@@ -4,7 +4,10 @@ Formulas and the order of random draws: huggingface/transformers, src/transforme
 generation_diffusion_gemma.py; the acceptance rule is that of https://arxiv.org/abs/2505.24857. To add a sampler, write
 one function with the signature of `reference` and name it in `SAMPLERS`.
 
-Legend: B batch, L block length, V vocabulary in C chunks of W, N steps or rows, S remembered steps.
+Where rows have left the batch (`rows`), draws are made for the whole of it, and those of the rows that are here are
+used: a row draws the same whoever is still there.
+
+Legend: B rows that a step runs for, L block length, V vocabulary in C chunks of W, N steps or rows, S remembered steps.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.ranges import ACCEPT, ENTROPY, RENOISE, SAMPLE
+from engine.rows import Rows, drawn_by_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +48,50 @@ def random_canvas(
     return torch.randint(0, vocab, (batch, length), device=device, generator=generator)
 
 
+def _noise(like_BLV: torch.Tensor, generator: torch.Generator | None, rows: Rows | None) -> torch.Tensor:
+    """Fresh tokens, (B, L)."""
+    batch, length, vocab = like_BLV.shape
+    return drawn_by_row(rows, batch, lambda every: random_canvas(every, length, vocab, like_BLV.device, generator))
+
+
 def reference(
-    logits_BLV: torch.Tensor, temperature: torch.Tensor, entropy_bound: float, generator: torch.Generator | None
+    logits_BLV: torch.Tensor,
+    temperature: torch.Tensor,
+    entropy_bound: float,
+    generator: torch.Generator | None,
+    rows: Rows | None = None,
 ) -> Denoised:
     """The checkpoint's sampler with the draws of transformers: one multinomial over B * L rows, one randint(B, L)."""
-    return _entropy_bound_step(logits_BLV, temperature, entropy_bound, generator, _multinomial)
+    return _entropy_bound_step(logits_BLV, temperature, entropy_bound, generator, rows, _multinomial)
 
 
 def plain(
-    logits_BLV: torch.Tensor, temperature: torch.Tensor, entropy_bound: float, generator: torch.Generator | None
+    logits_BLV: torch.Tensor,
+    temperature: torch.Tensor,
+    entropy_bound: float,
+    generator: torch.Generator | None,
+    rows: Rows | None = None,
 ) -> Denoised:
     """The same step, and from equal generators the same tokens, without multinomial's checks of the probabilities."""
-    return _entropy_bound_step(logits_BLV, temperature, entropy_bound, generator, draw)
+    return _entropy_bound_step(logits_BLV, temperature, entropy_bound, generator, rows, draw)
 
 
 def fast(
-    logits_BLV: torch.Tensor, temperature: torch.Tensor, entropy_bound: float, generator: torch.Generator | None
+    logits_BLV: torch.Tensor,
+    temperature: torch.Tensor,
+    entropy_bound: float,
+    generator: torch.Generator | None,
+    rows: Rows | None = None,
 ) -> Denoised:
     """The same step with one number drawn per position instead of one per token of the vocabulary.
 
     With d = z - max z, Z = sum e^d and S = sum d e^d, the probabilities are e^d / Z and the entropy is log Z - S / Z.
     """
-    batch, length, vocab = logits_BLV.shape
+    batch, length, _ = logits_BLV.shape
+
+    def uniform(every: int) -> torch.Tensor:
+        return torch.rand(every, length, dtype=torch.float64, device=logits_BLV.device, generator=generator)
+
     with SAMPLE():
         d_BLV = logits_BLV / temperature
         top_BL1, argmax_BL = largest(d_BLV)
@@ -73,19 +99,20 @@ def fast(
         probs_BLV = d_BLV.exp()
         total_BL1 = probs_BLV.sum(dim=-1, keepdim=True)
         probs_BLV /= total_BL1
-        u_BL = torch.rand(batch, length, dtype=torch.float64, device=logits_BLV.device, generator=generator)
+        u_BL = drawn_by_row(rows, batch, uniform)
         drawn_BL = invert(probs_BLV, u_BL)
     with ENTROPY():
         entropy_BL = total_BL1[..., 0].log() - torch.linalg.vecdot(probs_BLV, d_BLV)
     with ACCEPT():
         accepted_BL = within_bound(entropy_BL, entropy_bound)
     with RENOISE():
-        noise_BL = random_canvas(batch, length, vocab, logits_BLV.device, generator)
+        noise_BL = _noise(logits_BLV, generator, rows)
         canvas_BL = torch.where(accepted_BL, drawn_BL, noise_BL)
     return Denoised(canvas_BL, argmax_BL, entropy_BL, probs_BLV=probs_BLV)
 
 
-Sampler = Callable[[torch.Tensor, torch.Tensor, float, torch.Generator | None], Denoised]
+# (logits_BLV, temperature, entropy_bound, generator), and after rows have left, which only compaction=on does, `rows`.
+Sampler = Callable[..., Denoised]
 SAMPLERS: dict[str, Sampler] = {"reference": reference, "plain": plain, "fast": fast}
 
 
@@ -137,20 +164,27 @@ def _entropy_bound_step(
     temperature: torch.Tensor,
     entropy_bound: float,
     generator: torch.Generator | None,
+    rows: Rows | None,
     draw_rows: Callable[[torch.Tensor, torch.Generator | None], torch.Tensor],
 ) -> Denoised:
     batch, length, vocab = logits_BLV.shape
+
+    def token_of_each(every: int) -> torch.Tensor:
+        # Rows that have left draw too, from no matter what, so that the generator goes on as without their leaving.
+        all_BLV = probs_BLV if rows is None else rows.put(probs_BLV.new_ones(every, length, vocab), probs_BLV)
+        return draw_rows(all_BLV.view(-1, vocab), generator).view(every, length)
+
     with SAMPLE():
         z_BLV = logits_BLV / temperature
         probs_BLV = z_BLV.softmax(dim=-1, dtype=torch.float32)
-        drawn_BL = draw_rows(probs_BLV.view(-1, vocab), generator).view(batch, length)
+        drawn_BL = drawn_by_row(rows, batch, token_of_each)
         argmax_BL = z_BLV.argmax(dim=-1)
     with ENTROPY():
         entropy_BL = entropy(z_BLV)
     with ACCEPT():
         accepted_BL = within_bound(entropy_BL, entropy_bound)
     with RENOISE():
-        noise_BL = random_canvas(batch, length, vocab, logits_BLV.device, generator)
+        noise_BL = _noise(logits_BLV, generator, rows)
         canvas_BL = torch.where(accepted_BL, drawn_BL, noise_BL)
     return Denoised(canvas_BL, argmax_BL, entropy_BL, conditioning_BLV=z_BLV)
 

@@ -54,6 +54,7 @@ class StaticCache(KVCache):
         self.length_1 = torch.zeros(1, dtype=torch.long, device=device)
         self.layers: list[LayerCache] = [StaticLayer(self, kind) for kind in config.layer_types]
         self.length, self.slots, self.batch_size, self.real_BS = 0, 0, batch, None
+        self.rows = None  # none leaves
         self.slots_T = self.length_1  # of the pass that runs
         self.end_B = self.start_B
         self.make_room(reserve)

@@ -2,8 +2,10 @@
 
 A step reads and writes tensors that stay where they are, takes its lengths from the device, reads nothing on the host
 and draws nothing itself: draws are renewed before each step, outside of it. So a graph captured once serves every
-request of the same shape and settings. `graphs=static` runs the very function without a graph, on any device: that is
-what tests compare with the usual path. The capture itself (`_captured`) has never run: no GPU was at hand.
+request of the same shape and settings. A model keeps one set, until a request of another kind comes, so that no
+request's memory holds the buffers of another; `generate(rehearse=True)` captures before a request. `graphs=static` runs
+the very function without a graph, on any device: that is what tests compare with the usual path. The capture itself
+(`_captured`) has never run: no GPU was at hand.
 
 Stop flags are read after every step: a graph launched before its predecessor's flags are known would be a whole step
 too many at the end of each canvas, which is longer than the wait between two launches. Fixed and replayed numbers of
@@ -14,6 +16,7 @@ Legend: B batch, L block length, V vocabulary, S remembered steps, N steps.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
@@ -26,8 +29,6 @@ from engine.model import Model
 from engine.request import Clock, Request
 from engine.sampling import AdaptiveStop, random_canvas, temperatures
 from engine.static_cache import StaticCache
-
-_MOST_KEPT = 8  # shapes of requests whose steps a model keeps, with their buffers; the one unused for longest goes
 
 
 def _captured(function: Callable[[], None]) -> Callable[[], None]:
@@ -189,13 +190,13 @@ class DecodeSteps(_Static):
 
 
 def denoise_steps(model: Model, batch: int, capacity: int, request: Request) -> DenoiseSteps | None:
-    """Kept from an earlier request like this one, or new; None where steps run operation by operation."""
+    """Those of the request before, if that was like this one, or new; None where steps run operation by operation."""
     if model.choices.graphs == "off" or model.seen is not None or request.sampler != KERNEL:
         return None
     settings = replace(request, output_tokens=0, real_BT=None, eos_ids=(), generator=None, t_min=0.0, t_max=0.0)
     settings = replace(settings, replay_steps_BC=None)
-    key = (request.replay_steps_BC is not None, settings)
-    return _kept(model, (DenoiseSteps, batch, capacity, key), lambda: DenoiseSteps(model, batch, capacity, request))
+    key = (DenoiseSteps, batch, capacity, request.replay_steps_BC is not None, settings)
+    return _kept(model, key, lambda: DenoiseSteps(model, batch, capacity, request))
 
 
 def decode_steps(model: Model, batch: int, capacity: int, request: Request) -> DecodeSteps | None:
@@ -208,8 +209,8 @@ def decode_steps(model: Model, batch: int, capacity: int, request: Request) -> D
 
 def _kept(model: Model, key: Hashable, make: Callable[[], Any]) -> Any:
     key = (key, model.choices, model.window, model.routing is not None)
-    steps = model.steps.pop(key, None) or make()
-    model.steps[key] = steps  # last again
-    while len(model.steps) > _MOST_KEPT:
-        model.steps.pop(next(iter(model.steps)))
-    return steps
+    if key not in model.steps:
+        model.steps.clear()
+        gc.collect()  # a cache and its layers know each other: frees the old buffers before there are new ones
+        model.steps[key] = make()
+    return model.steps[key]

@@ -90,6 +90,7 @@ def _as_tokens(answer: Answer, cell: Cell) -> Answer:
         answer,
         block_s=tuple(seconds for seconds in answer.block_s for _ in range(block_length)),
         passes={},
+        row_passes=None,
         steps_per_canvas=((),) * cell.batch_size,
         missing={**answer.missing, "passes": "block diffusion ran under this name; resolved.work counts its passes"},
     )

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.records.parse import cell_from_json
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
-from harness.records.types import Cell, Environment, Record, canonical_json, cell_from_json, to_json
+from harness.records.types import Cell, Environment, Record, canonical_json, to_json
 from harness.spec.config import DeviceConfig, Figure
 from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA

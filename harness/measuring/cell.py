@@ -261,6 +261,9 @@ def _timed_round(
         block_s=answer.block_s,
         step_s=answer.step_s,
         passes=answer.passes,
+        row_passes=answer.row_passes
+        if answer.row_passes is not None
+        else {kind: count * cell.batch_size for kind, count in answer.passes.items()},
         steps_per_canvas=answer.steps_per_canvas,
         useful_tokens=answer.useful_tokens,
         raw_tokens=answer.raw_tokens,

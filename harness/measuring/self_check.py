@@ -38,6 +38,9 @@ def _passes(round: Round, cell: Cell) -> Iterator[str]:
     for kind, count in wanted.items():
         if passes[kind] != count:
             yield f"{passes[kind]} {kind} passes, expected {count} with {blocks} blocks"
+    for kind, rows in round.row_passes.items():
+        if not passes.get(kind, 0) <= rows <= passes.get(kind, 0) * cell.batch_size:
+            yield f"{passes.get(kind, 0)} {kind} passes for {rows} rows, with a batch of {cell.batch_size}"
     executed = passes["denoise"] + passes["decode"]
     if round.step_s and len(round.step_s) != executed:
         yield f"{len(round.step_s)} step times, but {executed} denoise and decode passes"
@@ -53,6 +56,8 @@ def _denoise_passes(round: Round, cell: Cell, passes: int) -> Iterator[str]:
         yield f"steps of {len(canvases)} canvases, but times of {len(round.block_s)}"
     if passes < steps or (cell.eos == "ignore" and passes != steps):
         yield f"{passes} denoise passes, but the canvases' longest rows took {steps} steps"
+    if (rows := round.row_passes.get("denoise", 0)) < (taken := sum(map(sum, canvases))):
+        yield f"denoise passes for {rows} rows, but rows took {taken} steps"
     if cell.num_steps is not None and max(map(max, canvases), default=0) > cell.num_steps:
         yield f"a canvas took more than {cell.num_steps} steps"
 
@@ -62,8 +67,8 @@ def _tokens(round: Round, cell: Cell) -> Iterator[str]:
     capacity = len(round.block_s) * (cell.block_length or 1)
     if len(round.useful_tokens) != cell.batch_size:
         yield f"useful tokens of {len(round.useful_tokens)} rows, expected {cell.batch_size}"
-    if round.raw_tokens != capacity * cell.batch_size:
-        yield f"{round.raw_tokens} positions computed, expected {capacity * cell.batch_size}"
+    if round.raw_tokens != (computed := _computed(round, cell, capacity)):
+        yield f"{round.raw_tokens} positions computed, expected {computed}"
     for useful in sorted(set(round.useful_tokens)):
         if useful > cell.output_tokens:
             yield f"{useful} useful tokens, but only {cell.output_tokens} were asked for"
@@ -71,6 +76,14 @@ def _tokens(round: Round, cell: Cell) -> Iterator[str]:
             yield f"{useful} useful tokens, but the blocks hold {capacity}"
         elif cell.eos == "ignore" and useful != cell.output_tokens:
             yield f"{useful} useful tokens with eos ignored, expected {cell.output_tokens}"
+
+
+def _computed(round: Round, cell: Cell, capacity: int) -> int:
+    """Positions of all rows' blocks: one behind a prefill, and one behind each commit or decode pass."""
+    if not round.passes:
+        return capacity * cell.batch_size
+    blocks = sum(round.row_passes.get(kind, 0) for kind in ("prefill", "commit", "decode"))
+    return blocks * (cell.block_length or 1)
 
 
 def _times(round: Round) -> Iterator[str]:

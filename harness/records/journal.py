@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.records.parse import cell_from_json, round_from_json
 from harness.records.store import StoreError
-from harness.records.types import Cell, Round, cell_from_json, round_from_json, to_json
+from harness.records.types import Cell, Round, to_json
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode  # not canonical: sorting keys takes time
 

@@ -15,16 +15,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from harness.records.parse import record_from_json
 from harness.records.stored import StoredCounters, StoredRounds
-from harness.records.types import (
-    RECORD_SCHEMA,
-    Cell,
-    Environment,
-    Record,
-    canonical_json,
-    record_from_json,
-    to_json,
-)
+from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, canonical_json, to_json
 
 
 class StoreError(Exception):
@@ -107,11 +100,19 @@ def _without(new: Iterable[str], data: dict[str, Any], **more: Any) -> dict[str,
     return {**data, "rounds": rounds, **more, "record_schema": schema + 1}
 
 
+def _static_batch(data: dict[str, Any]) -> dict[str, Any]:
+    """3 -> 4: no row could leave a batch yet, so that every pass ran for all of them."""
+    rows = data["cell"]["batch_size"]
+    rounds = [{**one, "row_passes": {kind: n * rows for kind, n in one["passes"].items()}} for one in data["rounds"]]
+    return {**data, "rounds": rounds, "record_schema": 4}
+
+
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 # record_schema -> a pure function that upgrades a line's JSON by one version.
 UPGRADES: dict[int, Upgrade] = {
     1: partial(_without, ("prompt_ids", "categories", "exact", "token_accuracy")),
     2: partial(_without, ("gpu",), course={}, energy={}),
+    3: _static_batch,
 }
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 CELL_SCHEMA = 1
-RECORD_SCHEMA = 3
+RECORD_SCHEMA = 4
 
 BLOCK_DIFFUSION = "block_diffusion"
 AUTOREGRESSIVE = "autoregressive"
@@ -112,8 +110,10 @@ class Round:
     block_s: seconds from the request's start until each block's tokens were on the host; a block is a canvas, or one
         token when decoding is autoregressive. step_s: seconds of each denoise step or decode pass.
     passes: executed model calls by kind. steps_per_canvas: algorithmic steps, one row of the batch after another.
+    row_passes: the same calls, each counted once for every row it ran for: fewer than passes x rows where rows leave
+        the batch when they are done.
     useful_tokens: per row; with eos respected up to and including the first EOS, never more than requested.
-    raw_tokens: positions computed over the whole batch (whole canvases).
+    raw_tokens: positions computed over all rows (whole canvases), those of canvases that a row had left not included.
     prompt_ids, categories: which prompt each row answered, and what kind of prompt that is.
     exact: per row, 1 if the answer is right, else 0; None where the prompt has no checker.
     token_accuracy: per row, the share of the expected answer's tokens, its end of sequence included, that stand at the
@@ -129,6 +129,7 @@ class Round:
     block_s: tuple[float, ...]
     step_s: tuple[float, ...]
     passes: dict[str, int]
+    row_passes: dict[str, int]
     steps_per_canvas: tuple[tuple[int, ...], ...]
     useful_tokens: tuple[int, ...]
     raw_tokens: int
@@ -215,106 +216,4 @@ def to_json(value: Cell | Round | Record | Environment) -> dict[str, Any]:
 
 _FIELD_NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind)) for kind in (Cell, Round, Record, Environment)
-}
-
-_ROUND_LISTS = tuple(f.name for f in fields(Round) if str(f.type).startswith("tuple["))
-
-
-def record_from_json(data: dict[str, Any]) -> Record:
-    """The record that a line held.
-
-    Raises:
-        ValueError: a field is absent, unknown or of an impossible kind; the message names it.
-    """
-    cell = cell_from_json(data.get("cell"))
-    if not isinstance(data.get("rounds"), list):
-        raise ValueError("record: rounds is not a list")
-    rounds = tuple(round_from_json(r) for r in data["rounds"])
-    plain = _interned(_tuples(data, "discarded", "warnings"))
-    record: Record = _build(Record, {**plain, "cell": cell, "rounds": rounds})
-    if record.cell_id != cell.cell_id:
-        raise ValueError(f"record: cell_id {record.cell_id} does not belong to its cell, whose id is {cell.cell_id}")
-    if record.status not in STATUSES:
-        raise ValueError(f"record: status is {record.status!r}, expected one of {', '.join(STATUSES)}")
-    return record
-
-
-def cell_from_json(data: Any) -> Cell:
-    """Raises ValueError as record_from_json does."""
-    cell: Cell = _build(Cell, _interned(data))
-    return cell
-
-
-def round_from_json(data: Any) -> Round:
-    """Raises ValueError as record_from_json does."""
-    round: Round = _build(Round, _tuples(data, *_ROUND_LISTS))
-    return round
-
-
-def _interned(data: Any) -> Any:
-    """The object with one copy of each text in it: thousands of cells and records say the same."""
-    if not isinstance(data, dict):
-        return data
-    return {name: sys.intern(value) if type(value) is str else value for name, value in data.items()}
-
-
-def _tuples(data: Any, *names: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ValueError("record: expected a JSON object")
-    lists = {n: data[n] for n in names if isinstance(data.get(n), list)}
-    return {**data, **{n: tuple(map(tuple, vs)) if _is_nested(vs) else tuple(vs) for n, vs in lists.items()}}
-
-
-def _is_nested(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(value, list) for value in values)
-
-
-def _build(kind: type, data: Any) -> Any:
-    if not isinstance(data, dict):
-        raise ValueError(f"{kind.__name__.lower()}: expected a JSON object, got {type(data).__name__}")
-    checks = _FIELD_CHECKS[kind]
-    unknown = data.keys() - checks.keys()
-    if unknown:
-        raise ValueError(f"{kind.__name__.lower()}: unknown field {min(unknown, key=str)!r}")
-    for name, value in data.items():
-        expected, fits = checks[name]
-        if not fits(value):
-            raise ValueError(f"{kind.__name__.lower()}: {name} is {str(value)[:40]!r}, expected {expected}")
-    try:
-        return kind(**data)
-    except TypeError as error:
-        raise ValueError(f"{kind.__name__.lower()}: {error}") from None
-
-
-def _are_numbers(values: tuple[Any, ...]) -> bool:
-    try:
-        return set(map(type, values)) <= {int, float} and all(map(math.isfinite, values))
-    except OverflowError:  # an integer beyond every float
-        return False
-
-
-def _check_of(annotation: str) -> Callable[[Any], bool]:
-    """Tells whether a value that JSON held has the type that a field declares."""
-    if annotation.endswith(" | None"):
-        fits = _check_of(annotation.removesuffix(" | None"))
-        return lambda value: value is None or fits(value)
-    if annotation == "tuple[float, ...]":  # these two hold thousands: no call for each
-        return lambda value: isinstance(value, tuple) and _are_numbers(value)
-    if annotation == "tuple[int, ...]":
-        return lambda value: isinstance(value, tuple) and set(map(type, value)) <= {int}
-    if annotation.startswith("tuple["):
-        fits = _check_of(annotation.removeprefix("tuple[").removesuffix(", ...]"))
-        return lambda value: isinstance(value, tuple) and all(map(fits, value))
-    if annotation.startswith(("dict[", "Mapping[")):
-        fits = _check_of(annotation.partition("[str, ")[2].removesuffix("]"))
-        return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
-    if annotation == "float":
-        return lambda value: _are_numbers((value,))
-    kind: type = {"int": int, "str": str, "Status": str}.get(annotation, object)
-    return lambda value: isinstance(value, kind)
-
-
-# Field -> its annotation and its check.
-_FIELD_CHECKS: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    kind: {f.name: (str(f.type), _check_of(str(f.type))) for f in fields(kind)} for kind in (Cell, Round, Record)
 }

@@ -138,7 +138,7 @@ def values_of(part: Slice, key: str) -> list[str]:
 
 
 def conditions(part: Slice, bands: str) -> str:
-    """What must stand on every picture: prompts, stopping, eos, weights, static batch, stragglers, untrained blocks."""
+    """What must stand on every picture: prompts, stopping, eos, weights, batching, stragglers, untrained blocks."""
     cell = part.cell
     prompt_sets = ", ".join(short(name, 60) for name in values_of(part, "prompt_set"))
     dtypes = {getattr(cell, key) for key in _DTYPES}
@@ -148,7 +148,7 @@ def conditions(part: Slice, bands: str) -> str:
         f"prompts {short(prompt_sets, 160)}, {cell.prompt_tokens} -> {cell.output_tokens} tokens",
         f"stopping {listed(values_of(part, 'stopping')) or 'none (autoregressive)'}",
         f"eos {cell.eos}",
-        "static batch" + _stragglers(part),
+        _batching(part) + _stragglers(part),
     ]
     if any(part.is_untrained(row.cell.block_length) for row in part.rows):
         texts.append(f"* not the trained block length {part.run.trained_block_length}")
@@ -160,6 +160,15 @@ def conditions(part: Slice, bands: str) -> str:
     simulated = drawn or (["simulated"] if part.rows[0].is_simulated else [])
     texts += [f"SIMULATED: {short(listed(simulated), 160)}"] if simulated else []
     return plain("; ".join(texts))
+
+
+def _batching(part: Slice) -> str:
+    """Whether rows that are done wait for the last one."""
+    texts = {
+        "rows that are done leave the batch" if row.cell.options.get("compaction") == "on" else "static batch"
+        for row in part.rows
+    }
+    return listed(sorted(texts, reverse=True))
 
 
 def _stragglers(part: Slice) -> str:

@@ -5,6 +5,7 @@ The capture and the replay need a GPU and are not tested here.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -52,8 +53,8 @@ def generation(model: api.Model, choices: Any, decoding: str, seed: int = 0, **h
     prompt, mask = random_ids(2, 7, 0, 96), torch.ones(2, 7, dtype=torch.long)
     mask[1, :3] = 0
     how = {"num_steps": 2, "stopping": "fixed", "eos": "ignore", "output_tokens": 8} | how
-    generator = torch.Generator().manual_seed(seed)
-    return api.generate(model, prompt, decoding=decoding, attention_mask_BT=mask, generator=generator, **how)
+    how = {"generator": torch.Generator().manual_seed(seed)} | how
+    return api.generate(model, prompt, decoding=decoding, attention_mask_BT=mask, **how)
 
 
 def same(one: api.Generation, other: api.Generation) -> bool:
@@ -127,13 +128,56 @@ def test_an_observed_request_and_one_with_another_sampler_take_the_usual_path(mo
     assert not model.steps
 
 
-def test_the_steps_of_a_shape_that_was_unused_for_longest_are_let_go(
-    model: api.Model, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What graphs=on captures, which here runs as it is."""
+    seen: list[Any] = []
+
+    def captured(function: Any) -> Any:
+        seen.append(function)
+        return function
+
+    monkeypatch.setattr(static_steps, "_captured", captured)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["adaptive", "replay", "sampled"])
+def test_a_rehearsal_captures_all_that_the_request_needs_and_draws_nothing_of_it(
+    model: api.Model, captures: list[Any], name: str
 ) -> None:
-    monkeypatch.setattr(static_steps, "_MOST_KEPT", 2)
-    for tokens in (2, 3, 2, 4):
-        generation(model, STATIC, "autoregressive", output_tokens=tokens)
-    assert [key[0][2] for key in model.steps] == [9, 11]  # type: ignore[index]
+    decoding, how = REQUESTS[name]
+    graphs = replace(KERNELS, graphs="on")
+    usual = generation(model, KERNELS, decoding, **how)
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    empty = generation(model, graphs, decoding, rehearse=True, generator=generator, **how)
+    assert empty.output_ids.shape == (2, 0) and sum(empty.passes.values()) == 0
+    assert torch.equal(generator.get_state(), state)
+    assert len(captures) == (2 if decoding == DIFFUSION else 1)
+    assert same(generation(model, graphs, decoding, **how), usual)
+    assert len(captures) == (2 if decoding == DIFFUSION else 1)
+
+
+def test_a_rehearsal_leaves_drawn_experts_where_they_are(model: api.Model, captures: list[Any]) -> None:
+    routing = Routing([[1.0, 2.0, 3.0, 4.0]], 2, 3, CPU)
+    with drawn(model, routing):
+        generation(model, replace(KERNELS, graphs="on"), DIFFUSION, rehearse=True)
+    assert routing.passes_L.tolist() == [0, 0]
+
+
+def test_a_request_of_another_kind_replaces_the_steps_of_the_one_before_and_frees_its_buffers(
+    model: api.Model, captures: list[Any]
+) -> None:
+    graphs = replace(KERNELS, graphs="on")
+    generation(model, graphs, DIFFUSION, rehearse=True)
+    (before,) = model.steps.values()
+    assert isinstance(before, static_steps.DenoiseSteps)
+    buffer = weakref.ref(before.cache.layers[0].k_BKSD)
+    captures.clear()
+    del before
+    generation(model, graphs, "autoregressive")
+    assert len(model.steps) == len(captures) == 1
+    assert buffer() is None
 
 
 class _NoReads(TorchDispatchMode):

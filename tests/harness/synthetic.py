@@ -231,6 +231,7 @@ def round_of(scenario: Scenario, cell: Cell, launch: int, index: int) -> Round:
         block_s=tuple(block_s),
         step_s=tuple(step_s),
         passes=passes,
+        row_passes={kind: count * cell.batch_size for kind, count in passes.items()},
         steps_per_canvas=tuple(tuple(row) for row in steps),
         useful_tokens=tuple(useful),
         raw_tokens=len(block_s) * (cell.block_length or 1) * cell.batch_size,

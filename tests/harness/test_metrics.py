@@ -332,6 +332,7 @@ def measured_round(**changes: Any) -> tuple[Any, CellPlan]:
         ("step_s", {"step_s": (), "missing": {"step_s": "a server counts no steps"}}, "a server counts no steps"),
         ("device_s", {"device_s": None, "missing": {"device_s": "no GPU"}}, "no GPU"),
         ("straggler_share", {"useful_tokens": (), "steps_per_canvas": ()}, "no step counts"),
+        ("straggler_share", {"row_passes": {}, "missing": {"passes": "a server"}}, "a server"),
         ("canvas_fill", {"steps_per_canvas": (), "missing": {"steps_per_canvas": "a server"}}, "a server"),
         ("post_eos_waste", {"raw_tokens": 0}, "no value"),
         ("useful_tokens_per_row", {"useful_tokens": ()}, "no value"),
@@ -340,6 +341,28 @@ def measured_round(**changes: Any) -> tuple[Any, CellPlan]:
 def test_what_cannot_be_had_is_missing_with_a_reason(name: str, changes: Json, reason: str) -> None:
     with pytest.raises(Missing, match=reason):
         METRICS[name].compute(*measured_round(**changes))
+
+
+@pytest.mark.parametrize(
+    ("row_passes", "lost"),
+    [({"denoise": 24}, 1 - 15 / 24), ({"denoise": 15}, 0.0)],
+    ids=["a static batch", "rows leave"],
+)
+def test_rows_of_four_and_eleven_steps_lose_what_was_executed_beyond_them(
+    row_passes: dict[str, int], lost: float
+) -> None:
+    """Two canvases of at most 4 and 8 steps: 12 passes. A static batch runs each for both rows."""
+    one, planned = measured_round(steps_per_canvas=((4, 0), (3, 8)), row_passes=row_passes)
+    assert METRICS["straggler_share"].compute(one, planned) == lost
+
+
+def test_autoregressive_rows_of_two_and_five_tokens_lose_what_was_decoded_beyond_them() -> None:
+    """The prefill gives each row's first token."""
+    one, planned = measured_round(useful_tokens=(2, 5))
+    planned = dataclasses.replace(planned, cell=planned.cell.twin)
+    for decoded, lost in ((8, 1 - 7 / 10), (5, 0.0)):
+        left = dataclasses.replace(one, row_passes={"prefill": 2, "decode": decoded})
+        assert METRICS["straggler_share"].compute(left, planned) == lost
 
 
 def test_a_faster_pass_gives_more_tokens_per_second(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_tokens_behind_an_end_of_sequence_do_not_count(
 
 def test_settled_steps_are_those_of_useful_positions_of_rows_that_took_part() -> None:
     out = api.Generation(
-        output_ids=torch.zeros(2, 8), useful_tokens=torch.tensor([3, 6]), passes={},
+        output_ids=torch.zeros(2, 8), useful_tokens=torch.tensor([3, 6]), passes={}, row_passes={},
         steps_per_canvas=torch.tensor([[5, 0], [4, 2]]), step_s=[], block_s=[], ttfb_s=0.0, stop_reason="eos",
     )  # fmt: skip
     every = [[[1, 5, 2, 3], [4, 4, 1, 2]], [[9, 9, 9, 9], [2, 1, 1, 1]]]

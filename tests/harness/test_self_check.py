@@ -50,6 +50,8 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("block_diffusion", {"steps_per_canvas": ((8, 9), (8, 8))}, "more than 8 steps"),
     ("block_diffusion", {"steps_per_canvas": ((16,), (16,))}, "steps of 1 canvases"),
     ("block_diffusion", {"step_s": (0.001,) * 15}, "15 step times"),
+    ("block_diffusion", {"row_passes": {"denoise": 33}}, "16 denoise passes for 33 rows, with a batch of 2"),
+    ("block_diffusion", {"row_passes": {"denoise": 31}}, "denoise passes for 31 rows, but rows took 32 steps"),
     ("block_diffusion", {"raw_tokens": 512}, "512 positions computed, expected 1024"),
     ("block_diffusion", {"useful_tokens": (512,)}, "of 1 rows, expected 2"),
     ("block_diffusion", {"useful_tokens": (512, 511)}, "511 useful tokens with eos ignored, expected 512"),

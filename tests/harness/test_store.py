@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.records import store
-from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, Round, record_from_json, to_json
+from harness.records.parse import record_from_json
+from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, Round, to_json
 
 CELL = Cell(
     backend="fake", model="m", decoding="block_diffusion", batch_size=1, prompt_set="code", prompt_tokens=8,
@@ -20,9 +21,9 @@ CELL = Cell(
 )  # fmt: skip
 ROUND = Round(
     index=0, seed=0, wall_s=0.5, cpu_s=0.4, device_s=None, ttfb_s=0.1, block_s=(0.1, 0.4), step_s=(0.05, 0.06),
-    passes={"prefill": 1, "denoise": 4}, steps_per_canvas=((2, 2),), useful_tokens=(8,), raw_tokens=16,
-    stop_reason="length", resolved={}, prompt_ids=("code-1",), categories=("code",), exact=(None,),
-    token_accuracy=(0.5,), throttle_reasons=None, missing={"device_s": "no GPU"},
+    passes={"prefill": 1, "denoise": 4}, row_passes={"prefill": 1, "denoise": 4}, steps_per_canvas=((2, 2),),
+    useful_tokens=(8,), raw_tokens=16, stop_reason="length", resolved={}, prompt_ids=("code-1",),
+    categories=("code",), exact=(None,), token_accuracy=(0.5,), throttle_reasons=None, missing={"device_s": "no GPU"},
 )  # fmt: skip
 
 
@@ -140,6 +141,7 @@ def test_a_record_of_schema_1_is_read_and_says_what_it_lacks(tmp_path: Path) -> 
         for name in ("prompt_ids", "categories", "exact", "token_accuracy", "gpu"):
             assert new.pop(name) is None
             assert new["missing"].pop(name) == f"not kept by record_schema {2 if name == 'gpu' else 1}"
+        assert new.pop("row_passes") == {kind: 2 * count for kind, count in kept["passes"].items()}  # a batch of two
         assert new == kept
 
 
@@ -151,7 +153,18 @@ def test_a_record_of_schema_2_is_read_and_knows_nothing_of_its_launch(tmp_path: 
     for round in new["rounds"]:
         assert round.pop("gpu") is None
         assert round["missing"].pop("gpu") == "not kept by record_schema 2"
+        assert round.pop("row_passes") == round["passes"]  # a batch of one row
     assert new == {**json.loads(line), "course": {}, "energy": {}, "record_schema": RECORD_SCHEMA}
+
+
+def test_a_record_of_schema_3_is_read_and_every_pass_ran_for_its_two_rows(tmp_path: Path) -> None:
+    line = (Path(__file__).parent / "fixtures" / "record_schema_3.jsonl").read_text()
+    (tmp_path / "records-old.jsonl").write_text(line)
+    (old,) = store.read_records(tmp_path).records
+    new = json.loads(json.dumps(to_json(old)))
+    for round in new["rounds"]:
+        assert round.pop("row_passes") == {"prefill": 2, "denoise": 16, "commit": 2, "decode": 0}
+    assert new == {**json.loads(line), "record_schema": RECORD_SCHEMA}
 
 
 @pytest.mark.parametrize("schema", sorted(store.UPGRADES))

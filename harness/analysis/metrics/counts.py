@@ -58,15 +58,14 @@ def useful_tokens_per_row(round: Round, planned: CellPlan) -> float:
 
 @metric(unit="share", better="lower", kind="counter")
 def straggler_share(round: Round, planned: CellPlan) -> float:
-    """1 - work of the rows / work of the static batch, which runs until its last row is done.
+    """1 - work of the rows / work that was executed for them: a static batch runs until its last row is done.
 
-    Work is denoise steps (executed for every row: batch x denoise passes), or useful tokens when autoregressive
-    (executed for every row: those of the longest).
+    Work is denoise steps, or useful tokens when autoregressive. Executed is every pass, once for each row it ran for:
+    denoise, or when autoregressive prefill and decode. Where rows leave the batch when they are done, nothing is lost.
     """
     if planned.cell.decoding == AUTOREGRESSIVE:
-        return 1 - sum(round.useful_tokens) / (len(round.useful_tokens) * max(round.useful_tokens))
-    rows = _steps(round)
-    return 1 - sum(map(sum, rows)) / (len(rows) * round.passes.get("denoise", 0))
+        return 1 - sum(round.useful_tokens) / _executed(round, "prefill", "decode")
+    return 1 - sum(map(sum, _steps(round))) / _executed(round, "denoise")
 
 
 @metric(unit="share", better="lower", kind="counter")
@@ -74,7 +73,7 @@ def post_eos_waste(round: Round, planned: CellPlan) -> float:
     """1 - useful tokens of all rows / computed positions: those of every canvas (autoregressive: every token) x rows.
 
     The waste is what lies behind a row's first EOS or behind its requested length: the rest of its last canvas, and all
-    that the static batch computes for it until its last row is done. With eos ignored, the rest of the last canvas.
+    that a static batch computes for it until its last row is done. With eos ignored, the rest of the last canvas.
     """
     return 1 - sum(round.useful_tokens) / round.raw_tokens
 
@@ -117,6 +116,13 @@ def _steps(round: Round) -> tuple[tuple[int, ...], ...]:
     if not round.steps_per_canvas:
         raise Missing(round.missing.get("steps_per_canvas", "no step counts"))
     return round.steps_per_canvas
+
+
+def _executed(round: Round, *kinds: str) -> int:
+    """Passes of these kinds, each once for every row it ran for."""
+    if not round.row_passes:
+        raise Missing(round.missing.get("passes", "the backend counted no passes"))
+    return sum(round.row_passes.get(kind, 0) for kind in kinds)
 
 
 def _cap_of(planned: CellPlan) -> int:

@@ -18,31 +18,31 @@ def floor_share(round: Round, floors: Floors) -> float:
     Roofs are the device file's, or where it has none those that were measured; distinct experts are those that the
     counting round saw, else the expectation.
     """
-    return floors.floor_s(round.passes) / round.wall_s
+    return floors.floor_s(_of_whole_batch(round)) / round.wall_s
 
 
 @metric(unit="share", better="higher", kind="time", scope="measured_floor")
 def measured_floor_share(round: Round, floors: Floors) -> float:
     """floor_share by the roofs that a probe measured on this machine, whatever the device file says."""
-    return floors.floor_s(round.passes) / round.wall_s
+    return floors.floor_s(_of_whole_batch(round)) / round.wall_s
 
 
 @metric(unit="share", better="higher", kind="time", scope="floor")
 def bound_share(round: Round, floors: Floors) -> float:
     """Bound of the executed passes / wall time: the larger of mbu and mfu."""
-    return max(floors.moving_and_computing_s(round.passes)) / round.wall_s
+    return max(floors.moving_and_computing_s(_of_whole_batch(round))) / round.wall_s
 
 
 @metric(unit="share", better="higher", kind="time", scope="floor")
 def mbu(round: Round, floors: Floors) -> float:
     """Memory bandwidth utilisation: compulsory bytes of the executed passes / wall time / the roof's bandwidth."""
-    return floors.moving_and_computing_s(round.passes)[0] / round.wall_s
+    return floors.moving_and_computing_s(_of_whole_batch(round))[0] / round.wall_s
 
 
 @metric(unit="share", better="higher", kind="time", scope="floor")
 def mfu(round: Round, floors: Floors) -> float:
     """Arithmetic utilisation: FLOPs of the executed passes, each at the rate of its dtype, / wall time."""
-    return floors.moving_and_computing_s(round.passes)[1] / round.wall_s
+    return floors.moving_and_computing_s(_of_whole_batch(round))[1] / round.wall_s
 
 
 @metric(unit="x", better="higher", kind="time", scope="floor_pair")
@@ -53,5 +53,17 @@ def limit_speedup_vs_ar(round: Round, floors: Floors, twin: Round, twin_floors: 
     """
     if floors.roof != twin_floors.roof:
         raise Missing("the floors of the two are by different roofs")
-    own = sum(round.useful_tokens) / floors.floor_s(round.passes)
-    return own / (sum(twin.useful_tokens) / twin_floors.floor_s(twin.passes))
+    own = sum(round.useful_tokens) / floors.floor_s(_of_whole_batch(round))
+    return own / (sum(twin.useful_tokens) / twin_floors.floor_s(_of_whole_batch(twin)))
+
+
+def _of_whole_batch(round: Round) -> dict[str, int]:
+    """The executed passes.
+
+    Raises:
+        Missing: some ran for a part of the rows, and floors are of passes for the whole batch.
+    """
+    rows = len(round.useful_tokens)
+    if any(round.row_passes.get(kind, 0) != count * rows for kind, count in round.passes.items()):
+        raise Missing("rows left the batch, and floors are of passes for all of its rows")
+    return round.passes

@@ -28,6 +28,7 @@ class DeviceBroken(Exception):
 class Answer:
     """What one request gave. Fields as in `Round`, which adds what the harness itself sees (wall and CPU time).
 
+    row_passes: None where every pass ran for the whole batch.
     output_ids: the useful tokens of each row, on the host; None where the backend has no ids. The harness makes plain
         numbers of them after the clock has stopped.
     """
@@ -42,6 +43,7 @@ class Answer:
     raw_tokens: int
     stop_reason: str
     resolved: dict[str, str]
+    row_passes: dict[str, int] | None = None
     output_ids: Sequence[Iterable[int]] | None = None
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None

@@ -81,12 +81,18 @@ class ReferenceBackend:
             self._model.choices = resolve(self._device, self._model.dtype, chosen, is_float8=is_float8)
         except ValueError as error:
             raise Unsupported(str(error)) from None
-        return _Prepared(
+        prepared = _Prepared(
             prompts_of(cell, texts, seed, self._model.tokenizer, self._model.config, self._device),
             torch.Generator(device=self._device).manual_seed(seed),
             self._routing(cell, seed),
             self._replay_steps(cell, seed),
         )
+        if self._model.choices.graphs == "off":
+            self._model.steps.clear()  # another cell's: its buffers are not this one's memory
+            return prepared
+        with device_errors():  # a server has captured its graphs before a request arrives
+            self._request(cell, prepared, rehearse=True)
+        return prepared
 
     def _routing(self, cell: Cell, seed: int) -> Routing | None:
         weights = draws.expert_weights(cell, self._model.config)
@@ -107,9 +113,10 @@ class ReferenceBackend:
             passes=dict(out.passes),
             steps_per_canvas=tuple(tuple(row) for row in out.steps_per_canvas.tolist()),
             useful_tokens=tuple(out.useful_tokens.tolist()),
-            raw_tokens=out.output_ids.numel(),
+            raw_tokens=_computed(out.row_passes) * (cell.block_length or 1),
             stop_reason=out.stop_reason,
             resolved=self._resolved(cell),
+            row_passes=dict(out.row_passes),
             output_ids=_useful(out),
             **of_device,
         )
@@ -176,11 +183,11 @@ class ReferenceBackend:
         diffusion = {"window": self._model.window, "sampler": sampler}
         return kernels if cell.decoding == AUTOREGRESSIVE else {**kernels, **diffusion}
 
-    def _request(self, cell: Cell, prepared: _Prepared) -> api.Generation:
+    def _request(self, cell: Cell, prepared: _Prepared, *, rehearse: bool = False) -> api.Generation:
         with drawn(self._model, prepared.routing):
-            return self._generated(cell, prepared)
+            return self._generated(cell, prepared, rehearse)
 
-    def _generated(self, cell: Cell, prepared: _Prepared) -> api.Generation:
+    def _generated(self, cell: Cell, prepared: _Prepared, rehearse: bool) -> api.Generation:
         return api.generate(  # autoregressive decoding reads none of the arguments that only a canvas has
             self._model,
             prepared.prompts.ids_BT,
@@ -193,7 +200,13 @@ class ReferenceBackend:
             num_steps=cell.num_steps,
             stopping=cell.stopping,
             replay_steps_BC=prepared.replay_steps_BC,
+            rehearse=rehearse,
         )
+
+
+def _computed(row_passes: dict[str, int]) -> int:
+    """Blocks of all rows: a prefill leads to a first one, a commit or decode pass to a further one."""
+    return sum(row_passes[kind] for kind in ("prefill", "commit", "decode"))
 
 
 def _useful(out: api.Generation) -> list[Any]:

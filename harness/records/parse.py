@@ -1,0 +1,113 @@
+"""Records, rounds and cells out of JSON that somebody else may have written. Standard library only."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from harness.records.types import STATUSES, Cell, Record, Round
+
+_ROUND_LISTS = tuple(f.name for f in fields(Round) if str(f.type).startswith("tuple["))
+
+
+def record_from_json(data: dict[str, Any]) -> Record:
+    """The record that a line held.
+
+    Raises:
+        ValueError: a field is absent, unknown or of an impossible kind; the message names it.
+    """
+    cell = cell_from_json(data.get("cell"))
+    if not isinstance(data.get("rounds"), list):
+        raise ValueError("record: rounds is not a list")
+    rounds = tuple(round_from_json(r) for r in data["rounds"])
+    plain = _interned(_tuples(data, "discarded", "warnings"))
+    record: Record = _build(Record, {**plain, "cell": cell, "rounds": rounds})
+    if record.cell_id != cell.cell_id:
+        raise ValueError(f"record: cell_id {record.cell_id} does not belong to its cell, whose id is {cell.cell_id}")
+    if record.status not in STATUSES:
+        raise ValueError(f"record: status is {record.status!r}, expected one of {', '.join(STATUSES)}")
+    return record
+
+
+def cell_from_json(data: Any) -> Cell:
+    """Raises ValueError as record_from_json does."""
+    cell: Cell = _build(Cell, _interned(data))
+    return cell
+
+
+def round_from_json(data: Any) -> Round:
+    """Raises ValueError as record_from_json does."""
+    round: Round = _build(Round, _tuples(data, *_ROUND_LISTS))
+    return round
+
+
+def _interned(data: Any) -> Any:
+    """The object with one copy of each text in it: thousands of cells and records say the same."""
+    if not isinstance(data, dict):
+        return data
+    return {name: sys.intern(value) if type(value) is str else value for name, value in data.items()}
+
+
+def _tuples(data: Any, *names: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError("record: expected a JSON object")
+    lists = {n: data[n] for n in names if isinstance(data.get(n), list)}
+    return {**data, **{n: tuple(map(tuple, vs)) if _is_nested(vs) else tuple(vs) for n, vs in lists.items()}}
+
+
+def _is_nested(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, list) for value in values)
+
+
+def _build(kind: type, data: Any) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{kind.__name__.lower()}: expected a JSON object, got {type(data).__name__}")
+    checks = _FIELD_CHECKS[kind]
+    unknown = data.keys() - checks.keys()
+    if unknown:
+        raise ValueError(f"{kind.__name__.lower()}: unknown field {min(unknown, key=str)!r}")
+    for name, value in data.items():
+        expected, fits = checks[name]
+        if not fits(value):
+            raise ValueError(f"{kind.__name__.lower()}: {name} is {str(value)[:40]!r}, expected {expected}")
+    try:
+        return kind(**data)
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__.lower()}: {error}") from None
+
+
+def _are_numbers(values: tuple[Any, ...]) -> bool:
+    try:
+        return set(map(type, values)) <= {int, float} and all(map(math.isfinite, values))
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _check_of(annotation: str) -> Callable[[Any], bool]:
+    """Tells whether a value that JSON held has the type that a field declares."""
+    if annotation.endswith(" | None"):
+        fits = _check_of(annotation.removesuffix(" | None"))
+        return lambda value: value is None or fits(value)
+    if annotation == "tuple[float, ...]":  # these two hold thousands: no call for each
+        return lambda value: isinstance(value, tuple) and _are_numbers(value)
+    if annotation == "tuple[int, ...]":
+        return lambda value: isinstance(value, tuple) and set(map(type, value)) <= {int}
+    if annotation.startswith("tuple["):
+        fits = _check_of(annotation.removeprefix("tuple[").removesuffix(", ...]"))
+        return lambda value: isinstance(value, tuple) and all(map(fits, value))
+    if annotation.startswith(("dict[", "Mapping[")):
+        fits = _check_of(annotation.partition("[str, ")[2].removesuffix("]"))
+        return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+    if annotation == "float":
+        return lambda value: _are_numbers((value,))
+    kind: type = {"int": int, "str": str, "Status": str}.get(annotation, object)
+    return lambda value: isinstance(value, kind)
+
+
+# Field -> its annotation and its check.
+_FIELD_CHECKS: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    kind: {f.name: (str(f.type), _check_of(str(f.type))) for f in fields(kind)} for kind in (Cell, Round, Record)
+}
