@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import WINDOW, Pair, left_padding, random_ids
+from oracle import WINDOW, Pair, exceptions, left_padding, random_ids
 
 from engine import api
+from engine.choices import resolve
 
 
 def theirs(twin: Any, ids: torch.Tensor, tokens: int, mask: torch.Tensor | None = None, **more: Any) -> torch.Tensor:
@@ -20,6 +21,21 @@ def theirs(twin: Any, ids: torch.Tensor, tokens: int, mask: torch.Tensor | None 
 def ours(pair: Pair, ids: torch.Tensor, tokens: int, **more: Any) -> api.Generation:
     choices: dict[str, Any] = dict(decoding="autoregressive", eos="ignore") | more
     return api.generate(pair.ours, ids, output_tokens=tokens, **choices)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("pads", [(0,), (0, 0, 0), (0, 4, 8)], ids=["one row", "three rows", "left padding"])
+def test_every_token_of_the_fast_path_is_gemma4s_likeliest_or_a_near_tie(
+    pair: Pair, twin: Any, pads: tuple[int, ...], seed: int
+) -> None:
+    """Gemma 4 reads our tokens, so that a near tie leaves later ones comparable; ours come from the cache."""
+    assert pair.ours.choices == resolve(torch.device("cpu"), torch.float32)
+    ids, mask = random_ids(len(pads), 9, seed), left_padding(9, list(pads))
+    out = ours(pair, ids, 48, attention_mask_BT=mask).output_ids
+    read, seen = torch.cat([ids, out[:, :-1]], dim=1), torch.nn.functional.pad(mask, (0, 47), value=True)
+    with torch.no_grad():
+        logits = twin(read, attention_mask=seen.long(), position_ids=torch.arange(56)[None]).logits[:, 8:]
+    assert exceptions(logits, out) <= 1
 
 
 @pytest.mark.parametrize("context", [1, 5, WINDOW, 20])
