@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from oracle import WINDOW, Pair, left_padding, random_ids
+from oracle import WINDOW, Pair, exceptions, left_padding, random_ids
 
 from engine import api
+from engine.choices import resolve
+
+LOGIT_BOUND = 1e-5  # of float32 logits, whose standard deviation is about 1
 
 
 def theirs(twin: Any, ids: torch.Tensor, tokens: int, mask: torch.Tensor | None = None, **more: Any) -> torch.Tensor:
@@ -20,6 +23,30 @@ def theirs(twin: Any, ids: torch.Tensor, tokens: int, mask: torch.Tensor | None 
 def ours(pair: Pair, ids: torch.Tensor, tokens: int, **more: Any) -> api.Generation:
     choices: dict[str, Any] = dict(decoding="autoregressive", eos="ignore") | more
     return api.generate(pair.ours, ids, output_tokens=tokens, **choices)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("pads", [(0,), (0, 0, 0), (0, 4, 8)], ids=["one row", "three rows", "left padding"])
+def test_every_pass_of_the_fast_path_has_the_logits_and_likeliest_tokens_of_gemma4(
+    pair: Pair, twin: Any, pads: tuple[int, ...], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gemma 4 reads our tokens at once, so that a near tie leaves later ones comparable; ours go by the cache."""
+    assert pair.ours.choices == resolve(torch.device("cpu"), torch.float32)
+    logits: list[torch.Tensor] = []
+    causal_logits = pair.ours.causal_logits
+
+    def watched(*inputs: Any, **more: Any) -> torch.Tensor:
+        logits.append(causal_logits(*inputs, **more))
+        return logits[-1]
+
+    monkeypatch.setattr(pair.ours, "causal_logits", watched)
+    ids, mask = random_ids(len(pads), 9, seed), left_padding(9, list(pads))
+    out = ours(pair, ids, 48, attention_mask_BT=mask).output_ids
+    read, seen = torch.cat([ids, out[:, :-1]], dim=1), torch.nn.functional.pad(mask, (0, 47), value=True)
+    with torch.no_grad():
+        oracle = twin(read, attention_mask=seen.long(), position_ids=torch.arange(56)[None]).logits[:, 8:]
+    assert (torch.cat(logits, dim=1) - oracle).abs().max() <= LOGIT_BOUND
+    assert exceptions(oracle, out) <= 1
 
 
 @pytest.mark.parametrize("context", [1, 5, WINDOW, 20])

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, replace
 
 import pytest
 import torch
-from oracle import Pair, left_padding, random_ids
+from oracle import Pair, Setting, handed_on, ours, random_ids, theirs
 
 from engine import api
-from engine.choices import PLAIN
+from engine.choices import PLAIN, Choices, resolve
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to call both. Predictions are sharp, so that canvases settle once temperatures are low."""
-
-    batch: int = 1
-    context: int = 9
-    length: int = 6
-    output: int = 18
-    steps: int = 8
-    eos: tuple[int, ...] = ()
-    stability: int = 1
-    confidence: float = 0.005
-    bound: float = 0.1
-    t_min: float = 0.4
-    t_max: float = 0.8
-    pads: tuple[int, ...] = ()
-    seed: int = 0
-
+FAST = resolve(torch.device("cpu"), torch.float32)
 
 COLD = Setting(batch=3, confidence=5.0, steps=20, t_min=0.05, t_max=0.1)
 SETTINGS = {
@@ -51,60 +32,28 @@ SETTINGS = {
     "a context below the window": Setting(batch=2, context=3, steps=4),
     "one step a canvas": Setting(batch=2, steps=1),
 }
+STEP_BOUND = 5e-4  # of logits between -30 and 30, whose standard deviation is about 10
 
 
 @pytest.fixture(scope="module")
 def sharp(sharp: Pair) -> Pair:
-    """With the plain implementations, which round as transformers does: one other draw changes all that follow.
-
-    That the others agree with these, step by step, is the subject of test_fast_path.py.
-    """
+    """With the plain implementations, which round as transformers does: one other draw changes all that follow."""
     return Pair(sharp.hf, api.load(sharp.directory, options=asdict(PLAIN)), sharp.directory)
 
 
-def theirs(pair: Pair, s: Setting) -> Any:
-    from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
-
-    ids = random_ids(s.batch, s.context, s.seed)
-    padding = {"attention_mask": left_padding(s.context, list(s.pads))} if s.pads else {}
-    torch.manual_seed(s.seed)
-    trained_length, pair.hf.config.canvas_length = pair.hf.config.canvas_length, s.length
-    try:
-        return pair.hf.generate(
-            ids,
-            max_new_tokens=s.output,
-            max_denoising_steps=s.steps,
-            eos_token_id=list(s.eos) or None,
-            pad_token_id=0,
-            stability_threshold=s.stability,
-            confidence_threshold=s.confidence,
-            sampler_config=EntropyBoundSamplerConfig(entropy_bound=s.bound),
-            t_min=s.t_min,
-            t_max=s.t_max,
-            **padding,
-        )
-    finally:
-        pair.hf.config.canvas_length = trained_length
-
-
-def ours(pair: Pair, s: Setting, generator: torch.Generator | None, **more: Any) -> api.Generation:
-    choices: dict[str, Any] = dict(
-        decoding="block_diffusion",
-        output_tokens=s.output,
-        attention_mask_BT=left_padding(s.context, list(s.pads)) if s.pads else None,
-        block_length=s.length,
-        num_steps=s.steps,
-        eos="respect" if s.eos else "ignore",
-        eos_ids=s.eos or None,
-        entropy_bound=s.bound,
-        t_min=s.t_min,
-        t_max=s.t_max,
-        stability=s.stability,
-        confidence=s.confidence,
-        sampler="reference",
-        generator=generator,
-    )
-    return api.generate(pair.ours, random_ids(s.batch, s.context, s.seed), **choices | more)
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(
+    ("choices", "seed"), [(PLAIN, 0), (FAST, 0), (FAST, 1), (FAST, 2)], ids=["plain", "fast", "fast-1", "fast-2"]
+)
+def test_each_step_agrees_with_transformers_and_so_do_the_tokens_of_a_request(
+    sharp: Pair, setting: Setting, choices: Choices, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharp.ours, "choices", choices)
+    both = handed_on(sharp, replace(setting, seed=seed), monkeypatch, choices.sampler)
+    assert torch.equal(both.ours.output_ids, both.theirs_BT)
+    assert len(both.off) == both.ours.passes["denoise"]
+    assert max(both.off) <= STEP_BOUND
+    assert sum(both.exceptions) <= 1
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
