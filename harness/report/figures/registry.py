@@ -1,4 +1,7 @@
-"""Every figure of the page, in the order of the page. A new one is a function and a line here."""
+"""Every figure of the page, in the order of the page. A new one is a function and a line here.
+
+The page shows FIGURES slice by slice first, then PAGE_FIGURES, each once.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from harness.report.figures import (
     tradeoff,
     waste,
 )
-from harness.report.figures.base import FigureKind
+from harness.report.figures.base import FigureKind, PageFigureKind
 
 FIGURES = (
     FigureKind(name="throughput", question=throughput.QUESTION, draw=throughput.throughput),
@@ -34,3 +37,4 @@ FIGURES = (
     FigureKind(name="assumptions", question=assumptions.QUESTION, draw=assumptions.assumptions, is_wide=True),
     FigureKind(name="waste", question=waste.QUESTION, draw=waste.waste, is_wide=True),
 )
+PAGE_FIGURES: tuple[PageFigureKind, ...] = ()
