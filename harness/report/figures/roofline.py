@@ -30,12 +30,12 @@ Points = list[RooflinePoint]
 
 def roofline(part: Slice, name: str) -> Figure:
     """The main setting's number of steps, over batches and block lengths, and autoregressive decoding."""
-    lines = _lines(part)
-    first = lines[0][0].row
+    both = sides(part)
     try:
-        roofs = roofs_of(first, part.run)
+        roofs = roofs_of(both[0].rows[0], part.run)
     except Missing as why:
         raise NotDrawn(str(why)) from None
+    lines = _lines(part, both)
     with svg.style():
         drawing, foot = drawing_with_caption(part, 4.0, _BANDS)
         axes = drawing.add_axes((0.085, foot + 0.13, 0.67, 0.84 - foot))
@@ -50,13 +50,12 @@ def roofline(part: Slice, name: str) -> Figure:
     return Figure(answer=answer, next_step=_next_step(lines), rows_filter=rows_filter, picture=picture)
 
 
-def _lines(part: Slice) -> list[Points]:
+def _lines(part: Slice, both: Sequence[Side]) -> list[Points]:
     """One for each block length, the main one first, then the autoregressive one.
 
     Raises:
         NotDrawn: no cell has a place under its roofs.
     """
-    both = sides(part)
     rows = [list(side.rows) for side in both]
     if not both[0].is_autoregressive:
         rows[:1] = _by_block(part, both[0])
