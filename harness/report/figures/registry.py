@@ -14,6 +14,7 @@ from harness.report.figures import (
     heat_map,
     interactivity,
     latency,
+    merge,
     parts,
     peers,
     proxy,
@@ -23,6 +24,7 @@ from harness.report.figures import (
     steps,
     throughput,
     tradeoff,
+    trend,
     trust,
     waste,
 )
@@ -33,14 +35,14 @@ FIGURES = (
     FigureKind(name="speedup", question=heat_map.QUESTION, draw=heat_map.heat_map),
     FigureKind(name="peers", question=peers.QUESTION, draw=peers.peers),
     FigureKind(name="steps", question=steps.QUESTION, draw=steps.steps),
+    FigureKind(name="quality", question=quality.QUESTION, draw=quality.quality, is_wide=True),
+    FigureKind(name="tradeoff", question=tradeoff.QUESTION, draw=tradeoff.tradeoff, is_wide=True),
+    FigureKind(name="proxy", question=proxy.QUESTION, draw=proxy.proxy, is_wide=True),
     FigureKind(name="interactivity", question=interactivity.QUESTION, draw=interactivity.interactivity),
     FigureKind(name="latency", question=latency.QUESTION, draw=latency.latency),
     FigureKind(name="parts", question=parts.QUESTION, draw=parts.parts),
     FigureKind(name="roofline", question=roofline.QUESTION, draw=roofline.roofline),
     FigureKind(name="experts", question=experts.QUESTION, draw=experts.experts, is_wide=True),
-    FigureKind(name="quality", question=quality.QUESTION, draw=quality.quality, is_wide=True),
-    FigureKind(name="tradeoff", question=tradeoff.QUESTION, draw=tradeoff.tradeoff, is_wide=True),
-    FigureKind(name="proxy", question=proxy.QUESTION, draw=proxy.proxy, is_wide=True),
     FigureKind(name="canvases", question=canvases.QUESTION, draw=canvases.canvases),
     FigureKind(name="content", question=content.QUESTION, draw=content.content, is_wide=True),
     FigureKind(name="settling", question=settling.QUESTION, draw=settling.settling, is_wide=True),
@@ -49,4 +51,7 @@ FIGURES = (
     FigureKind(name="energy", question=energy.QUESTION, draw=energy.energy),
     FigureKind(name="trust", question=trust.QUESTION, draw=trust.trust, is_wide=True),
 )
-PAGE_FIGURES: tuple[PageFigureKind, ...] = ()
+PAGE_FIGURES: tuple[PageFigureKind, ...] = (
+    PageFigureKind(name="merge", question=merge.QUESTION, draw=merge.merge),
+    PageFigureKind(name="trend", question=trend.QUESTION, draw=trend.trend),
+)
