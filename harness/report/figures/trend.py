@@ -9,7 +9,7 @@ from harness.analysis.rows import CellRow
 from harness.analysis.trend import Change, Trend, trend_of
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, end_labels, log_axis, thinned
-from harness.report.slices import slices_of
+from harness.report.slices import Slice, slices_of
 from harness.report.wording import counted, percent, short
 
 QUESTION = "Does it hold over time?"
@@ -26,13 +26,12 @@ def trend(analysis: Analysis, name: str) -> Figure:
             f"has {counted(len(analysis.runs), 'run')}: name them all, `report RUN RUN ...`"
         )
     found = _newest(found)
-    part = next(
-        one for one in slices_of(analysis, is_wide=True) if found.cells[0][-1] in one.rows
-    )  # whose conditions are told
+    # whose conditions are told
+    part = next(one for one in slices_of(analysis, is_wide=True) if found.cells[0][-1] in one.rows)
     with svg.style():
         drawing, foot = drawing_with_caption(part, 3.7, _BANDS)
         axes = drawing.add_axes((0.085, foot + 0.15, 0.70, 0.82 - foot))
-        _draw(axes, found)
+        _draw(axes, part, found)
         answer = _answer(found)
         picture = svg.to_svg(drawing, name=name, title=QUESTION, description=answer)
     ids = "|".join(rows[-1].cell_id for rows in found.cells)
@@ -45,7 +44,7 @@ def _newest(found: Trend) -> Trend:
     return Trend(visits=found.visits[-_MOST_RUNS:], cells=tuple(found.cells[i][-_MOST_RUNS:] for i in few))
 
 
-def _draw(axes: Axes, found: Trend) -> None:
+def _draw(axes: Axes, part: Slice, found: Trend) -> None:
     places = list(range(len(found.visits)))
     ends = []
     for rows in found.cells:
@@ -59,7 +58,7 @@ def _draw(axes: Axes, found: Trend) -> None:
         style, marker = ("--", "s") if is_autoregressive else ("-", "o")
         axes.plot(places, values, style, color=colour, linewidth=1.4)
         svg.cloud(axes, list(zip(places, values, strict=True)), colour, is_round=marker == "o", size=5, alpha=1.0)
-        ends.append((places[-1], values[-1], _name(rows[0]), svg.INK))
+        ends.append((places[-1], values[-1], _name(part, rows[0]), svg.INK))
     log_axis(axes, "useful tokens per second, whole batch")
     for change in found.changes[:1]:
         axes.axvline(change.place - 0.5, color=svg.INK, linestyle=":", linewidth=1.2)
@@ -75,11 +74,11 @@ def _when(found: Trend, place: int) -> str:
     return f"{visit.started_at[:10]}\n{visit.commit or 'no commit'}"
 
 
-def _name(row: CellRow) -> str:
+def _name(part: Slice, row: CellRow) -> str:
     cell = row.cell
     if row.is_autoregressive:
         return f"batch {cell.batch_size}, autoregressive"
-    return f"batch {cell.batch_size}, {cell.block_length} x {cell.num_steps} steps"
+    return f"batch {cell.batch_size}, {part.block_label(cell.block_length or 0)} x {cell.num_steps} steps"
 
 
 def _answer(found: Trend) -> str:
