@@ -12,10 +12,10 @@ from harness.analysis.analyse import REPORT_SCHEMA, Analysis
 from harness.analysis.metrics import METRICS
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
-from harness.records.types import Cell
+from harness.records.types import Cell, Environment
 from harness.report.outcomes import SKIPPED
 from harness.report.slices import Slice, setting, values_of
-from harness.report.wording import listed, plain
+from harness.report.wording import listed, plain, price
 from harness.spec.config import DeviceConfig
 
 # Metrics of the table in column order, with the unit they are shown in. `report --json` has every metric.
@@ -213,11 +213,13 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         ("trained block length", str(run.trained_block_length or "none")),
         ("source hash", str(provenance.get("source_hash") or "unknown")),
         ("device", f"{run.device_name} ({plan['device']['name']})"),
-        ("price", _price(plan["device"].get("price_usd_per_hour"))),
+        *((f"machine, {name}", _machine(one)) for name, one in sorted(run.environments.items())),
+        ("price", price(plan["device"].get("price_usd_per_hour"))),
         ("protocol", _listed_protocol(plan["protocol"])),
         ("isolation", str(plan.get("isolation", "launch"))),
         ("seed", str(plan.get("seed"))),
     ]
+    entries.append(("prompt hashes", ", ".join(f"{name} {digest}" for name, digest in _prompts(plan)) or "none"))
     for key in ("backend", "prompt_set", "prompt_tokens", "output_tokens", "stopping", "eos", "routing"):
         values = [value for value in dict.fromkeys(getattr(cell, key) for cell in cells) if value is not None]
         entries.append((key.replace("_", " "), listed(values) or "none"))
@@ -239,19 +241,32 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
     return [*entries, ("cells", coverage), ("discarded rounds", "; ".join(discarded) or "none")]
 
 
+def _prompts(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    prompts = plan.get("prompts")
+    return [(str(name), str(digest)) for name, digest in prompts.items()] if isinstance(prompts, dict) else []
+
+
+def _machine(environment: Environment) -> str:
+    """GPU or CPU, what ran on it, and the clocks at the start; the list of its environment has the rest."""
+    layers = (environment.identity, environment.stack, environment.circumstance)
+    known = {name: value for layer in layers for name, value in _flat("", layer)}
+    names = {
+        "power limit W": "gpu.power_limit_w",
+        "driver": "driver",
+        "torch": "packages.torch",
+        "commit": "project_commit",
+        "SM clock MHz": "gpu.sm_clock_mhz",
+        "memory clock MHz": "gpu.memory_clock_mhz",
+    }
+    device = known.get("gpu.name") or known.get("cpu", "unknown")
+    return ", ".join([device, *(f"{name} {known.get(key, 'unknown')}" for name, key in names.items())])
+
+
 def _roof(device: DeviceConfig) -> str:
     bandwidth = device.bandwidth_bytes_s.value
     facts = [] if bandwidth is None else [f"reads {bandwidth / 1e9:.4g} GB/s"]
     rates = {dtype: figure.value for dtype, figure in device.flops_s.items() if figure.value is not None}
     return ", ".join([*facts, *(f"{dtype} {rate / 1e12:.4g} TFLOP/s" for dtype, rate in rates.items())]) or "none"
-
-
-def _price(figure: Any) -> str:
-    """A price is worth what its source and date are."""
-    if not isinstance(figure, dict) or figure.get("value") is None:
-        return "none in the device's file"
-    notes = [figure.get("source"), "recalled" if figure.get("recalled") else "", figure.get("note")]
-    return f"{figure['value']} USD per hour ({'; '.join(filter(None, notes))}), taken as used without a pause"
 
 
 def _listed_protocol(protocol: dict[str, Any]) -> str:

@@ -69,6 +69,7 @@ class Scenario:
     trained: bool = True
     eos: str = "ignore"
     peer: str = ""
+    routing: str = "model"
     isolation: str = "launch"
     roofs: bool = True
     wobble: float = 0.01
@@ -117,6 +118,7 @@ def config_of(scenario: Scenario) -> SuiteConfig:
         eos=scenario.eos,
         options={"synthetic": True},
         peer=scenario.peer,
+        routing=scenario.routing,
         peer_options={"synthetic": True},
         isolation=scenario.isolation,
     )

@@ -136,7 +136,7 @@ def test_the_page_shows_energy_and_cost_and_the_prices_source_and_date(tmp_path:
         assert (row.value("usd_per_million_useful_tokens") or 0) > 0
     page = frame.build_page(analysis)
     assert "energy a useful token, J" in page
-    assert "2.5 USD per hour (a price list, March 2026; spot is less)" in page
+    assert "2.5 USD per hour (a price list, March 2026; spot is less)" in page[page.index('id="manifest"') :]
 
 
 def test_a_price_that_is_no_number_is_none(tmp_path: Path) -> None:
