@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
 from harness.records.types import Cell, Environment, Record, canonical_json, cell_from_json, to_json
-from harness.spec.config import DeviceConfig, Figure
+from harness.spec.config import DeviceConfig
+from harness.spec.data import device_of
 from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
@@ -121,7 +122,7 @@ def load_run(run_dir: Path) -> Run:
         fewest_options={options_key(one.cell): one for one in sorted(cells, key=lambda one: -len(one.cell.options))},
         environments=environments,
         shape=_shape(plan),
-        device=_device(plan["device"], str(plan["device"]["name"])),
+        device=device_of(str(plan["device"]["name"]), plan["device"]),
         measured_roofs=measured_roofs,
         warnings=(
             *roof_warnings,
@@ -230,21 +231,6 @@ def _shape(plan: dict[str, Any]) -> Shape | None:
         return None
 
 
-def _device(roofs: dict[str, Any], name: str) -> DeviceConfig:
-    """Roofs as plan.json and roof-*.json hold them: plain numbers, or figures with their sources."""
-
-    def figure(given: Any) -> Figure:
-        value = given.get("value") if isinstance(given, dict) else given
-        return Figure(value=float(value) if isinstance(value, (int, float)) and value > 0 else None)
-
-    rates = roofs.get("flops_s")
-    return DeviceConfig(
-        name=name,
-        bandwidth_bytes_s=figure(roofs.get("bandwidth_bytes_s")),
-        flops_s={dtype: figure(rate) for dtype, rate in rates.items()} if isinstance(rates, dict) else {},
-    )
-
-
 def _measured_roofs(directory: Path, names: Iterable[str]) -> tuple[dict[str, DeviceConfig], list[str]]:
     """Environment id -> roofs of its machine; and what could not be read."""
     roofs, warnings = {}, []
@@ -252,7 +238,7 @@ def _measured_roofs(directory: Path, names: Iterable[str]) -> tuple[dict[str, De
         path = directory / f"roof-{name}.json"
         if path.exists():
             try:
-                roofs[name] = _device(read_json(path), "as measured")
+                roofs[name] = device_of("as measured", read_json(path))
             except StoreError as error:
                 warnings.append(f"{error}; floors go without it")
     return roofs, warnings
