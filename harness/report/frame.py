@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from harness.analysis.analyse import Analysis
 from harness.report import headlines, outcomes, tables
-from harness.report.figures.base import Figure, FigureKind, NotDrawn
-from harness.report.figures.registry import FIGURES
+from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
+from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.slices import Slice, slices_of
 from harness.report.wording import counted, plain
 
@@ -27,13 +27,14 @@ _MOST_SLICES = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
-    """A figure of one slice, or why there is none."""
+    """A figure of one slice, or of the whole page, or why there is none."""
 
-    part: Slice
+    title: str  # what sets its slice apart
+    run_id: str  # "" of the whole page
     figure: Figure | None
     why_not: str
     is_open: bool
-    rows_filter: str
+    rows_filter: str | None
 
 
 def build_page(analysis: Analysis) -> str:
@@ -43,7 +44,10 @@ def build_page(analysis: Analysis) -> str:
     table = tables.cell_table(analysis)
     ended_badly = outcomes.outcomes(analysis)
     keys = {column["key"] for column in table["columns"]}
-    sections = [(kind, _draw_all(kind, parts[kind.is_wide], keys), _more(parts[kind.is_wide])) for kind in FIGURES]
+    sections: list[tuple[FigureKind | PageFigureKind, list[Drawn], str]] = [
+        *((kind, _draw_all(kind, parts[kind.is_wide], keys), _more(parts[kind.is_wide])) for kind in FIGURES),
+        *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES),
+    ]
     template = _templates().get_template("page.html")
     return template.render(
         analysis=analysis,
@@ -102,18 +106,32 @@ def _draw_all(kind: FigureKind, parts: list[Slice], keys: Collection[str]) -> li
     drawn = [_draw(kind, part, f"{kind.name}-{number}", keys) for number, part in enumerate(parts[:_MOST_SLICES])]
     best: dict[str, Drawn] = {}
     for one in drawn:
-        if one.part.run_id not in best or (one.figure and not best[one.part.run_id].figure):
-            best[one.part.run_id] = one
-    return [replace(one, is_open=one is best[one.part.run_id]) for one in drawn]
+        if one.run_id not in best or (one.figure and not best[one.run_id].figure):
+            best[one.run_id] = one
+    return [replace(one, is_open=one is best[one.run_id]) for one in drawn]
 
 
 def _draw(kind: FigureKind, part: Slice, name: str, keys: Collection[str]) -> Drawn:
     try:
         figure = kind.draw(part, name)
     except NotDrawn as reason:
-        return Drawn(part=part, figure=None, why_not=str(reason), is_open=False, rows_filter="")
-    rows_filter = f"{figure.rows_filter} {tables.slice_filter(part, keys)}".strip()
-    return Drawn(part=part, figure=figure, why_not="", is_open=False, rows_filter=rows_filter)
+        return Drawn(
+            title=part.title, run_id=part.run_id, figure=None, why_not=str(reason), is_open=False, rows_filter=None
+        )
+    rows_filter = figure.rows_filter
+    if rows_filter is not None:
+        rows_filter = f"{rows_filter} {tables.slice_filter(part, keys)}".strip()
+    return Drawn(
+        title=part.title, run_id=part.run_id, figure=figure, why_not="", is_open=False, rows_filter=rows_filter
+    )
+
+
+def _draw_once(kind: PageFigureKind, analysis: Analysis) -> Drawn:
+    try:
+        figure = kind.draw(analysis, kind.name)
+    except NotDrawn as reason:
+        return Drawn(title="", run_id="", figure=None, why_not=str(reason), is_open=True, rows_filter=None)
+    return Drawn(title="", run_id="", figure=figure, why_not="", is_open=True, rows_filter=figure.rows_filter)
 
 
 def _more(parts: list[Slice]) -> str:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+from harness.analysis.analyse import Analysis
 from harness.analysis.rows import CellRow
 from harness.analysis.summary import Summary
 from harness.report import svg
@@ -26,13 +27,28 @@ class NotDrawn(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Texts under a figure. The first column names its row; the `numbers` are right-aligned."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...] = ()  # columns, counted from 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A drawn figure: its answer and next step are computed from the rows that it shows."""
+    """A drawn figure: its answer and next step are computed from the rows that it shows.
+
+    rows_filter finds its rows among those of its slice in the table of all cells; the page adds the slice. None: its
+    rows are no cells of a run, and stand in its own table.
+    """
 
     answer: str
     next_step: str
-    rows_filter: str  # finds its rows among those of its slice in the table of all cells; the page adds the slice
+    rows_filter: str | None
     picture: Markup
+    table: Table | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +59,15 @@ class FigureKind:
     question: str
     draw: Callable[[Slice, str], Figure]  # (slice, the picture's id on the page); raises NotDrawn
     is_wide: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageFigureKind:
+    """A figure that the page has once, of all its runs together."""
+
+    name: str
+    question: str
+    draw: Callable[[Analysis, str], Figure]  # (analysis, the picture's id on the page); raises NotDrawn
 
 
 def drawing_with_caption(part: Slice, height_in: float, bands: str = ROUNDS) -> tuple[Drawing, float]:

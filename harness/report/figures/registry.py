@@ -1,4 +1,7 @@
-"""Every figure of the page, in the order of the page. A new one is a function and a line here."""
+"""Every figure of the page, in the order of the page. A new one is a function and a line here.
+
+The page shows FIGURES slice by slice first, then PAGE_FIGURES, each once.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from harness.report.figures import (
     trust,
     waste,
 )
-from harness.report.figures.base import FigureKind
+from harness.report.figures.base import FigureKind, PageFigureKind
 
 FIGURES = (
     FigureKind(name="throughput", question=throughput.QUESTION, draw=throughput.throughput),
@@ -46,3 +49,4 @@ FIGURES = (
     FigureKind(name="energy", question=energy.QUESTION, draw=energy.energy),
     FigureKind(name="trust", question=trust.QUESTION, draw=trust.trust, is_wide=True),
 )
+PAGE_FIGURES: tuple[PageFigureKind, ...] = ()
