@@ -32,5 +32,5 @@ def experts_read(records: Sequence[Record]) -> ExpertsRead | None:
 
 
 def expected_share(num_experts: int, top_k: int, tokens: float) -> float:
-    """Of all experts, those that so many tokens read together if each takes k evenly at random: 1 - (1 - k / E) ** n."""
-    return 1 - (1 - top_k / num_experts) ** tokens
+    """Of all experts, those that so many tokens read if each takes k evenly at random: 1 - (1 - k / E) ** n."""
+    return float(1 - (1 - top_k / num_experts) ** tokens)

@@ -25,8 +25,8 @@ def between_blocks_s(run: Run, cell_id: str) -> list[float]:
 
 
 def supported(count: int) -> list[float]:
-    """The percentiles that so many samples can support: at least one of them must lie beyond."""
-    return [share for share in PERCENTILES if count * (1 - share) >= 1 - 1e-9]
+    """The percentiles that so many samples can support: at least one must lie beyond. One sample is its own median."""
+    return [share for share in PERCENTILES if count and (share == 0.5 or count * (1 - share) >= 1 - 1e-9)]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -89,9 +89,7 @@ def relative(paces: Sequence[Pace]) -> list[list[float]]:
 
 def stability_of(cells: Sequence[Sequence[Pace]]) -> Stability | None:
     """Over the launches of each cell; a cell with one round in all says nothing. None if every cell is such a one."""
-    launches = [
-        launch for paces in cells if sum(len(pace.speeds) for pace in paces) > 1 for launch in relative(paces)
-    ]
+    launches = [launch for paces in cells if sum(len(pace.speeds) for pace in paces) > 1 for launch in relative(paces)]
     off = sorted(abs(speed - 1) for launch in launches for speed in launch)
     if not off:
         return None

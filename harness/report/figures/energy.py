@@ -19,6 +19,11 @@ _ENERGY, _ABOVE_IDLE, _USD = (
     "energy_above_idle_per_useful_token_j",
     "usd_per_million_useful_tokens",
 )
+# Metric -> title, what a sentence calls it, unit.
+_TEXTS = {
+    _ENERGY: ("joules per useful token, dotted: the idle device's share", "energy", "J per useful token"),
+    _USD: ("USD per million useful tokens, at 100 % utilisation", "price", "USD per million useful tokens"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,10 +43,7 @@ class _Panel:
 
 def energy(part: Slice, name: str) -> Figure:
     """Where a run has one of the two, that one is drawn, and the sentence says why the other is not."""
-    panels = [
-        _panel(part, _ENERGY, "joules per useful token, dotted: the idle device's share", "energy", "J per useful token"),
-        _panel(part, _USD, "USD per million useful tokens, at 100 % utilisation", "money", "USD per million useful tokens"),
-    ]
+    panels = [_panel(part, metric, *texts) for metric, texts in _TEXTS.items()]
     known = [panel for panel in panels if panel.sides]
     if not known:
         raise NotDrawn("; ".join(f"{panel.noun}: {panel.why_not}" for panel in panels))

@@ -123,9 +123,7 @@ def _table(lines: Lines) -> Table:
     return Table(
         caption="Useful tok/s of the device where each user gets so many, interpolated on the lines",
         head=("decoder", *(f"{target} tok/s a user" for target in TARGETS_TOK_S)),
-        rows=tuple(
-            (decoder, *(read(line, target) for target in TARGETS_TOK_S)) for decoder, line in lines.items()
-        ),
+        rows=tuple((decoder, *(read(line, target) for target in TARGETS_TOK_S)) for decoder, line in lines.items()),
         numbers=tuple(range(1, len(TARGETS_TOK_S) + 1)),
     )
 
@@ -134,10 +132,14 @@ def _answer(lines: Lines) -> str:
     told = []
     for decoder, line in lines.items():
         most, fastest = line[0], line[-1]
-        told.append(
-            f"{decoder} gives a user at most {tok_s(fastest.user_tok_s)} useful tok/s ({_where(fastest)}) and the "
-            f"device at most {tok_s(most.device_tok_s)} ({_where(most)})"
-        )
+        if most is fastest:
+            both = f"a user {tok_s(most.user_tok_s)} and the device {tok_s(most.device_tok_s)} useful tok/s"
+            told.append(f"{decoder} gives {both} ({_where(most)})")
+        else:
+            told.append(
+                f"{decoder} gives a user at most {tok_s(fastest.user_tok_s)} useful tok/s ({_where(fastest)}) and the "
+                f"device at most {tok_s(most.device_tok_s)} ({_where(most)})"
+            )
     sentence = "; ".join(told)
     return f"{sentence[0].upper()}{sentence[1:]}. {_at_targets(lines)}"
 
@@ -157,12 +159,20 @@ def _at_targets(lines: Lines) -> str:
         if ours is not None and theirs is not None:
             both.append((target, ours, theirs))
     if not both:
-        return f"At none of {listed(TARGETS_TOK_S)} tok/s a user were both measured."
+        return f"{_who_beats(lines)}At none of {listed(TARGETS_TOK_S)} tok/s a user were both measured."
     target, ours, theirs = both[-1]
     return (
         f"Where a user gets {target} tok/s (interpolated), the device gives {tok_s(ours)} useful tok/s with "
         f"{BLOCK_DIFFUSION_NAME} and {tok_s(theirs)} with {AUTOREGRESSIVE_NAME}: {lead(ours / theirs)}."
     )
+
+
+def _who_beats(lines: Lines) -> str:
+    """Whether one decoder has for each cell of the other one that is better for users and device alike."""
+    for one, other in ((BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE_NAME), (AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME)):
+        if not any(theirs in frontier([*lines[one], theirs]) for theirs in lines[other]):
+            return f"Every measured cell of {other} is beaten in both by one of {one}. "
+    return ""
 
 
 def _next_step(part: Slice, lines: Lines) -> str:

@@ -16,8 +16,8 @@ from harness.report.wording import listed
 
 QUESTION = "What does a user feel?"
 _BANDS = (
-    "lines: percentiles 50 (thick), 90 and 99 (thin), each only where a sample lies beyond it; dots: every sample, where "
-    "there are fewer than 20"
+    "lines: percentiles 50 (thick), 90 and 99 (thin), each only where a sample lies beyond it; dots: every sample, "
+    "where there are fewer than 20"
 )
 _FEW = 20  # samples: all of them are shown
 _WIDTHS = {0.5: 2.2, 0.9: 1.4, 0.99: 0.7}
@@ -113,5 +113,5 @@ def _next_step(part: Slice, lines: Sequence[Side]) -> str:
     row = lines[0].rows[0]
     count = len(first_block_s(part.run, row.cell_id))
     if 0.99 not in supported(count):
-        return f"a service target speaks of the 99th percentile: that takes 100 requests a cell, and here are {count:,}."
+        return f"a service target speaks of the 99th percentile: that takes 100 requests a cell; here are {count:,}."
     return "set the target for the first block by the longest wait that a user accepts, and choose the batch below it."

@@ -37,7 +37,7 @@ FIGURES = (
     FigureKind(name="latency", question=latency.QUESTION, draw=latency.latency),
     FigureKind(name="parts", question=parts.QUESTION, draw=parts.parts),
     FigureKind(name="roofline", question=roofline.QUESTION, draw=roofline.roofline),
-    FigureKind(name="experts", question=experts.QUESTION, draw=experts.experts),
+    FigureKind(name="experts", question=experts.QUESTION, draw=experts.experts, is_wide=True),
     FigureKind(name="quality", question=quality.QUESTION, draw=quality.quality, is_wide=True),
     FigureKind(name="tradeoff", question=tradeoff.QUESTION, draw=tradeoff.tradeoff, is_wide=True),
     FigureKind(name="proxy", question=proxy.QUESTION, draw=proxy.proxy, is_wide=True),

@@ -9,18 +9,18 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.analysis.floors import DATASHEET
 from harness.analysis.metrics.registry import Missing
+from harness.analysis.roofline import RooflinePoint, RoofLines, point_of, roofs_of
 from harness.analysis.rows import CellRow
-from harness.analysis.roofline import RoofLines, RooflinePoint, point_of, roofs_of
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, end_labels, measured, thinned, thousands
 from harness.report.figures.sides import Side, sides
 from harness.report.slices import Slice
-from harness.report.wording import AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME, percent, setting
+from harness.report.wording import AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME, listed, percent, setting
 
 QUESTION = "Is it memory or arithmetic that limits it?"
 _BANDS = (
-    "whole requests; time is measured, bytes and FLOPs are by formula for the executed passes; hollow: with the expected "
-    "number of distinct experts, for nobody counted them"
+    "whole requests; time is measured, bytes and FLOPs are by formula for the executed passes; hollow: with the "
+    "expected number of distinct experts, for nobody counted them"
 )
 _MOST_BLOCKS = 4
 _LINES = {"datasheet": "-", "measured": (0, (1, 1.5))}
@@ -38,7 +38,7 @@ def roofline(part: Slice, name: str) -> Figure:
         raise NotDrawn(str(why)) from None
     with svg.style():
         drawing, foot = drawing_with_caption(part, 4.0, _BANDS)
-        axes = drawing.add_axes((0.085, foot + 0.13, 0.70, 0.84 - foot))
+        axes = drawing.add_axes((0.085, foot + 0.13, 0.67, 0.84 - foot))
         _scales(axes, lines, roofs)
         for roof in roofs:
             _roof(axes, roof)
@@ -140,25 +140,25 @@ def _draw(axes: Axes, part: Slice, points: Points) -> tuple[float, float, str, s
 def _answer(lines: Sequence[Points], roof: RoofLines) -> str:
     """The main setting and its baseline, at the smallest and the largest batch."""
     shown = [lines[0], *(points for points in lines[1:] if points[0].row.cell.block_length is None)]
+    whose = "the data sheet's" if roof.roof == DATASHEET else "the measured"
+    ridges = dict.fromkeys(_flops(point.ridge_flop_per_byte) for points in shown for point in points)
     batches = sorted({point.row.cell.batch_size for points in shown for point in points})
     told = []
     for batch_size in dict.fromkeys((batches[0], batches[-1])):
         at = [point for points in shown for point in points if point.row.cell.batch_size == batch_size]
         told.append(f"At batch {batch_size} {'; '.join(map(_told, at))}.")
-    whose = "the data sheet's" if roof.roof == DATASHEET else "the measured"
-    return f"By {whose} roofs: {' '.join(told)}"
+    past = any(point.share > 1 for points in shown for point in points)
+    doubt = " More than the time taken: the roof is not this machine's, or weights stay in a cache." if past else ""
+    return f"By {whose} roofs the ridge is at {listed(list(ridges))} FLOPs a byte. {' '.join(told)}{doubt}"
 
 
 def _told(point: RooflinePoint) -> str:
     cell = point.row.cell
     who = AUTOREGRESSIVE_NAME if cell.block_length is None else f"{BLOCK_DIFFUSION_NAME} with {setting(cell)}"
-    limit, side = ("arithmetic", "above") if point.is_compute_bound else ("memory", "below")
-    busy = f"is busy for {percent(point.share)} of the time"
-    if point.share > 1:
-        busy = f"would be busy for {percent(point.share)} of the time: the roof is not this machine's, or weights stay in a cache"
+    limit = "arithmetic" if point.is_compute_bound else "memory"
     return (
-        f"{who} computes {_flops(point.flop_per_byte)} FLOPs a byte, {side} the ridge at "
-        f"{_flops(point.ridge_flop_per_byte)}, so {limit} limits it and {busy}"
+        f"{who} computes {_flops(point.flop_per_byte)} of them: {limit} limits it, and at the roof takes "
+        f"{percent(point.share)} of the time"
     )
 
 
@@ -169,7 +169,7 @@ def _flops(value: float) -> str:
 def _next_step(lines: Sequence[Points]) -> str:
     main = lines[0][0]
     if main.share < 0.5:
-        return "it is far below its roof: see where a step's time goes before anything else; a better kernel helps both."
+        return "it is far below its roof: see where a step's time goes before anything else."
     if main.is_compute_bound:
         return "right of the ridge only less or faster arithmetic helps: fewer steps, narrower dtypes, better kernels."
     return "left of the ridge fewer bytes help: narrower weights, or a larger batch, which is nearly free there."

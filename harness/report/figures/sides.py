@@ -1,4 +1,4 @@
-"""The two decoders of a slice as most figures over batches show them: the fastest setting's line, and autoregressive."""
+"""The two decoders of a slice as figures over batches show them: the fastest setting's line, and autoregressive."""
 
 from __future__ import annotations
 

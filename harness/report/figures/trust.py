@@ -1,4 +1,4 @@
-"""The speed of every round against its cell's median, in the order in which they ran, with what the GPU did meanwhile."""
+"""The speed of every round against its cell's median, in the order in which they ran, with clocks and temperature."""
 
 from __future__ import annotations
 
@@ -108,7 +108,8 @@ def _speeds(axes: Axes, shown: Sequence[CellRow], places: _Places, num_cells: in
             _warm_up(axes, warm, start - len(warm), 1 - off, colour, is_round=is_round)
     throttled = sorted({places.start(p.launch) + i for row in shown for p in row.paces for i in p.throttled})
     if throttled:
-        axes.plot(throttled, [1 - 0.93 * off] * len(throttled), "|", color=svg.INK, markersize=9, label="clocks held back")
+        foot = [1 - 0.93 * off] * len(throttled)
+        axes.plot(throttled, foot, "|", color=svg.INK, markersize=9, label="clocks held back")
     axes.plot([], [], "-o", color=svg.DIFFUSION, markersize=3, linewidth=1, label="block diffusion")
     axes.plot([], [], "--s", color=svg.AUTOREGRESSIVE, markersize=3, linewidth=1, label="autoregressive")
     axes.legend(frameon=False, fontsize=8.5, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=3, borderaxespad=0.2)
@@ -183,8 +184,9 @@ def _answer(part: Slice, rows: Sequence[CellRow], found: Stability, *, has_clock
 def _drift(found: Stability) -> str:
     if found.drift is None:
         return "too few rounds to tell a drift"
-    way = "faster" if found.drift > 0 else "slower"
-    text = f"the last third of a launch's rounds is {percent(abs(found.drift))} {way} than the first"
+    by = percent(abs(found.drift))
+    way = f"{by} {'faster' if found.drift > 0 else 'slower'} than" if by != "0 %" else "as fast as"
+    text = f"the last third of a launch's rounds is {way} the first"
     return f"they drift: {text}" if found.is_drifting else f"no drift that noise does not explain: {text}"
 
 
