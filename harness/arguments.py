@@ -104,3 +104,10 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
     _add_runs(verb)
     verb.add_argument("-o", "--output", metavar="FILE", help="the page (default: reports/<suite>.html)")
     verb.add_argument("--reports-dir", default="reports", metavar="DIR")
+    verb.add_argument(
+        "--usd-per-hour",
+        action="append",
+        default=[],
+        metavar="DEVICE=PRICE",
+        help="the price of a device's hour in place of its file's, for example h100=2.49; once a device",
+    )

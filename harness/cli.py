@@ -124,7 +124,20 @@ def report(args: argparse.Namespace) -> int:
     run_dirs = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
     suite = Path(str(store.read_json(run_dirs[0] / "plan.json").get("suite") or "report")).name
     default = Path(args.reports_dir) / f"{suite}.html"
-    return _report(args, run_dirs, Path(args.output) if args.output else default)
+    output = Path(args.output) if args.output else default
+    return _report(args, run_dirs, output, dict(map(_price, args.usd_per_hour)))
+
+
+def _price(given: str) -> tuple[str, float]:
+    """Device and USD an hour, of DEVICE=PRICE."""
+    device, _, price = given.partition("=")
+    try:
+        usd = float(price)
+    except ValueError:
+        usd = 0.0
+    if not 0 < usd < float("inf"):
+        raise _Exit(USAGE, f"--usd-per-hour: {given!r} holds no price; expected for example h100=2.49")
+    return device, usd
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -165,7 +178,9 @@ def doctor(args: argparse.Namespace) -> int:
     return NOTHING if any(check.status == examining.FAIL for check in checks) else DONE
 
 
-def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int:
+def _report(
+    args: argparse.Namespace, run_dirs: list[Path], output: Path, prices: dict[str, float] | None = None
+) -> int:
     """Analyse what is on disk, write the page, print the result; the exit code says whether anything is incomplete."""
     from harness.analysis.analyse import analyse
     from harness.analysis.run_data import load_run
@@ -173,7 +188,11 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int
     from harness.report.frame import build_page
     from harness.report.terminal import result_text, self_check_text
 
-    analysis = analyse([load_run(run_dir) for run_dir in run_dirs])
+    runs = [load_run(run_dir, prices) for run_dir in run_dirs]
+    devices = sorted({str(run.plan["device"]["name"]) for run in runs})
+    for device in sorted((prices or {}).keys() - set(devices)):
+        raise _Exit(USAGE, f"--usd-per-hour: {device!r} is no device of these runs: {', '.join(devices)}")
+    analysis = analyse(runs)
     if not analysis.has_rows:
         raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
     store.write_atomic(output, build_page(analysis))

@@ -18,6 +18,7 @@ from harness.spec import draws, floor
 from harness.spec.config import ConfigError, DeviceConfig
 
 DATASHEET, MEASURED = "datasheet", "measured"
+_NO_SHAPE = "the run's plan is of an earlier version, which does not hold the model's shape"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +51,60 @@ class Floors:
         moving = computing = 0.0
         for one, count in self._of(executed):
             if one.moving_s is None or one.computing_s is None:
-                raise Missing("the run's plan is of an earlier version, which does not hold the model's shape")
+                raise Missing(_NO_SHAPE)
             moving, computing = moving + one.moving_s * count, computing + one.computing_s * count
         return moving, computing
 
     def _of(self, executed: Mapping[str, int]) -> list[tuple[PassFloor, int]]:
-        if not executed:
-            raise Missing("the backend counted no passes")
-        for kind, count in executed.items():
-            if count and kind not in self.passes:
-                raise Missing(f"the plan holds no {kind} pass, so that pass has no floor")
-        return [(self.passes[kind], count) for kind, count in executed.items() if count]
+        return [(self.passes[kind], count) for kind, count in _known(executed, self.passes)]
+
+
+def _known(executed: Mapping[str, int], passes: Mapping[str, object]) -> list[tuple[str, int]]:
+    """The pass kinds that were executed, all of which have a cost."""
+    if not executed:
+        raise Missing("the backend counted no passes")
+    for kind, count in executed.items():
+        if count and kind not in passes:
+            raise Missing(f"the plan holds no {kind} pass, so that pass has no floor")
+    return [(kind, count) for kind, count in executed.items() if count]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Bytes and FLOPs of one pass of each kind of one record, whatever a device's roofs are."""
+
+    passes: Mapping[str, tuple[float, float]]
+    experts_are_counted: bool  # else the bytes hold an expectation of them
+
+    def of(self, executed: Mapping[str, int]) -> tuple[float, float]:
+        """Bytes and FLOPs of so many passes of each kind.
+
+        Raises:
+            Missing: none were counted, or a kind that the plan does not hold.
+        """
+        kinds = _known(executed, self.passes)
+        moved = sum(self.passes[kind][0] * count for kind, count in kinds)
+        return moved, sum(self.passes[kind][1] * count for kind, count in kinds)
+
+
+def work_of(record: Record, planned: CellPlan, run: Run) -> Work:
+    """What the record's passes move and compute.
+
+    Raises:
+        Missing: a plan of an earlier version, or experts that were drawn from a file that is gone.
+    """
+    if run.shape is None:
+        raise Missing(_NO_SHAPE)
+    hits = experts_hit_of(record)
+    phases = _phases(planned, run.shape, run.device, hits)
+    passes = {kind: _moved_and_computed(phase) for kind, phase in phases.items() if phase.count}
+    return Work(passes, bool(hits))
+
+
+def _moved_and_computed(phase: floor.Phase) -> tuple[float, float]:
+    """Bytes and FLOPs of one of its passes."""
+    costs = phase.operations.values()
+    return sum(one.bytes for one in costs) / phase.count, sum(one.flops for one in costs) / phase.count
 
 
 def floors_of(record: Record, planned: CellPlan, run: Run) -> Floors:
@@ -103,10 +147,7 @@ def _floors(record: Record, planned: CellPlan, run: Run, device: DeviceConfig, r
     if why:
         raise Missing(why)
     hits = experts_hit_of(record)
-    try:
-        phases = floor.one_step_of(planned.cell, run.shape, device, hits)
-    except ConfigError as error:  # the file that experts were drawn from is not here any more
-        raise Missing(str(error).splitlines()[0]) from None
+    phases = _phases(planned, run.shape, device, hits)
     roofs = floor.roofs_of(planned.cell, device)
     passes = {}
     for kind, phase in phases.items():
@@ -117,6 +158,15 @@ def _floors(record: Record, planned: CellPlan, run: Run, device: DeviceConfig, r
             )
     expected = draws.UNIFORM if planned.cell.routing == "model" else planned.cell.routing
     return Floors(roof, MEASURED if hits else expected, passes)
+
+
+def _phases(
+    planned: CellPlan, shape: floor.Shape, device: DeviceConfig, hits: Mapping[str, float]
+) -> dict[str, floor.Phase]:
+    try:
+        return floor.one_step_of(planned.cell, shape, device, hits)
+    except ConfigError as error:  # the file that experts were drawn from is not here any more
+        raise Missing(str(error).splitlines()[0]) from None
 
 
 def _as_planned(planned: CellPlan) -> dict[str, PassFloor]:

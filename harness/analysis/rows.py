@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from harness.analysis.experts import ExpertsRead, experts_read
 from harness.analysis.floors import floors_of
 from harness.analysis.metrics import METRICS, Missing
 from harness.analysis.parts import StepParts, step_parts
 from harness.analysis.run_data import CellPlan, Run
+from harness.analysis.stability import Pace, paces_of
 from harness.analysis.summary import Summary
 from harness.analysis.values import summary_of
 from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
@@ -40,6 +42,8 @@ class CellRow:
     floor_experts: str | None = None  # measured | uniform | zipf | replay: whose distinct experts
     peer_id: str | None = None
     parts: StepParts | None = None  # of a step, where the backend took their times
+    experts: ExpertsRead | None = None  # of a pass, where the backend counted them
+    paces: tuple[Pace, ...] = ()  # of its launches that ended well
 
     @property
     def is_autoregressive(self) -> bool:
@@ -97,6 +101,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         else:
             metrics[metric.name] = summary
     roof, experts = _floor_basis(planned, run)
+    finished = run.ok_records(planned.cell_id)
     return CellRow(
         run_id=run_id,
         cell_id=planned.cell_id,
@@ -110,7 +115,9 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         marks=(),
         floor_roof=roof,
         floor_experts=experts,
-        parts=step_parts(run.ok_records(planned.cell_id)),
+        parts=step_parts(finished),
+        experts=experts_read(finished),
+        paces=paces_of(finished),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,17 @@ class Run:
         return str(device.get("display_name") or device["name"])
 
 
-def load_run(run_dir: Path) -> Run:
+def load_run(run_dir: Path, usd_per_hour: Mapping[str, float] | None = None) -> Run:
     """Read a run directory.
+
+    usd_per_hour: device -> the price of its hour in place of its file's.
 
     Raises:
         StoreError: plan.json is absent, damaged or newer than this version, or a file cannot be read.
     """
     directory = run_dir.resolve()
     plan = _read_plan(directory / "plan.json")
-    price = _price_of(plan["device"])
+    price = _price_of(plan["device"], usd_per_hour or {})
     planned = tuple(_cell_plan(directory, entry, price) for entry in plan["cells"])
     cells = tuple(one for one, entry in zip(planned, plan["cells"], strict=True) if _is_own(entry, plan))
     skipped = tuple(
@@ -193,7 +195,9 @@ def _elsewhere(plan: dict[str, Any], count: int) -> list[str]:
     return [f"this is shard {plan['shard']}: {count} cells of the suite are left to the others; `merge` joins them"]
 
 
-def _price_of(device: dict[str, Any]) -> float | None:
+def _price_of(device: dict[str, Any], given: Mapping[str, float]) -> float | None:
+    if device["name"] in given:
+        device["price_usd_per_hour"] = {"value": given[device["name"]], "source": "given with --usd-per-hour"}
     figure = device.get("price_usd_per_hour")
     value = figure.get("value") if isinstance(figure, dict) else None
     return float(value) if isinstance(value, int | float) else None

@@ -188,12 +188,13 @@ def _chosen_from(headline: Headline, names_device: bool) -> str:
 
 
 def tiles(headline: Headline, analysis: Analysis) -> list[Tile]:
-    """Five answers, each with its noise or its reason."""
+    """Six answers, each with its noise or its reason."""
     return [
         _speed(headline),
         _speedup(headline),
         _crossover(headline),
         _floors(headline),
+        _energy(headline),
         _coverage(headline, analysis),
     ]
 
@@ -270,6 +271,20 @@ def _floors(headline: Headline) -> Tile:
     limit = None if headline.diffusion is None else headline.diffusion.value("limit_speedup_vs_ar")
     notes += [f"speed-up if both ran at their floors: {ratio(limit)}"] if limit is not None else []
     return Tile(name=name, value=" | ".join(percent(share) for _, share in known), unit="", notes=tuple(notes))
+
+
+def _energy(headline: Headline) -> Tile:
+    """Of both sides, as far as a window was measured."""
+    name = "energy per useful token" + ("" if headline.batch_size is None else f", batch {headline.batch_size}")
+    metric = "energy_per_useful_token_j"
+    sides = ((BLOCK_DIFFUSION_NAME, headline.diffusion), ("autoregressive", headline.autoregressive))
+    known = [(side, row.metrics[metric].value) for side, row in sides if row is not None and metric in row.metrics]
+    if not known:
+        why = next((row.missing[metric] for _, row in sides if row is not None), "no cell finished")
+        return Tile(name=name, value="not measured", unit="", notes=(why,))
+    sides_told = listed([side for side, _ in known])
+    value = " | ".join(f"{joules:.3g}" for _, joules in known)
+    return Tile(name=name, value=value, unit="J", notes=(sides_told, "the idle device's share included"))
 
 
 def _coverage(headline: Headline, analysis: Analysis) -> Tile:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 
 from harness.report.wording import plain
 
@@ -29,6 +33,7 @@ _THEMED = {
     DIFFUSION: "var(--diffusion)",
     AUTOREGRESSIVE: "var(--autoregressive)",
 }
+_DOT_PX = 4.0  # of 100 an inch: dots nearer than this are one
 WIDTH_IN = 9.0  # every figure has the same width, so that their texts have the same size on the page
 
 _STYLE: dict[Any, Any] = {
@@ -101,6 +106,35 @@ def _themed(tag: str, name: str) -> str:
         tag = tag.replace(marker, colour)
     tag = re.sub(r'( id=")', rf"\1{name}-", tag)
     return re.sub(r'(href="#|url\(#)', rf"\1{name}-", tag)
+
+
+def cloud(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    colour: str,
+    *,
+    is_round: bool,
+    size: float = 3.5,
+    alpha: float = 0.3,
+) -> None:
+    """Faint dots, or squares, as one path: however many they are, they cost the page one element, and they follow its
+    theme, which pixels would not. Those that would cover one another are drawn once. Call it when the scales are set.
+    """
+    if not points:
+        return
+    axes.update_datalim(points)
+    axes.autoscale_view()
+    to_pixels = axes.transData
+    seen: dict[tuple[int, int], tuple[float, float]] = {}
+    for point in points:
+        x, y = to_pixels.transform(point)
+        seen.setdefault((round(x / _DOT_PX), round(y / _DOT_PX)), point)
+    # a line of no length with caps is a dot
+    vertices = np.repeat(np.array(list(seen.values()), dtype=float), 2, axis=0)
+    path = Path(vertices, [Path.MOVETO, Path.LINETO] * len(seen))
+    path.should_simplify = False
+    cap = "round" if is_round else "projecting"
+    axes.add_patch(PathPatch(path, fill=False, edgecolor=colour, linewidth=size, alpha=alpha, capstyle=cap))
 
 
 def spread(wanted: list[float], gap: float) -> list[float]:

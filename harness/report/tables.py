@@ -15,7 +15,7 @@ from harness.analysis.run_data import Run
 from harness.records.types import Cell
 from harness.report.outcomes import SKIPPED
 from harness.report.slices import Slice, setting, values_of
-from harness.report.wording import listed, plain
+from harness.report.wording import listed, plain, price
 from harness.spec.config import DeviceConfig
 
 # Metrics of the table in column order, with the unit they are shown in. `report --json` has every metric.
@@ -213,7 +213,7 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         ("trained block length", str(run.trained_block_length or "none")),
         ("source hash", str(provenance.get("source_hash") or "unknown")),
         ("device", f"{run.device_name} ({plan['device']['name']})"),
-        ("price", _price(plan["device"].get("price_usd_per_hour"))),
+        ("price", price(plan["device"].get("price_usd_per_hour"))),
         ("protocol", _listed_protocol(plan["protocol"])),
         ("isolation", str(plan.get("isolation", "launch"))),
         ("seed", str(plan.get("seed"))),
@@ -244,14 +244,6 @@ def _roof(device: DeviceConfig) -> str:
     facts = [] if bandwidth is None else [f"reads {bandwidth / 1e9:.4g} GB/s"]
     rates = {dtype: figure.value for dtype, figure in device.flops_s.items() if figure.value is not None}
     return ", ".join([*facts, *(f"{dtype} {rate / 1e12:.4g} TFLOP/s" for dtype, rate in rates.items())]) or "none"
-
-
-def _price(figure: Any) -> str:
-    """A price is worth what its source and date are."""
-    if not isinstance(figure, dict) or figure.get("value") is None:
-        return "none in the device's file"
-    notes = [figure.get("source"), "recalled" if figure.get("recalled") else "", figure.get("note")]
-    return f"{figure['value']} USD per hour ({'; '.join(filter(None, notes))}), taken as used without a pause"
 
 
 def _listed_protocol(protocol: dict[str, Any]) -> str:

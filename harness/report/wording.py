@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from harness.analysis.summary import OVER_LAUNCHES, OVER_PROMPTS, Summary
 from harness.records.types import Cell
@@ -96,3 +97,11 @@ def setting(cell: Cell) -> str:
     """A diffusion cell's block length and steps in words."""
     steps = counted(cell.num_steps or 0, "step")
     return f"{cell.block_length}-token blocks and {'' if cell.stopping == 'fixed' else 'at most '}{steps}"
+
+
+def price(figure: Any) -> str:
+    """An hour's price as a device's file has it, and what it is worth: its source, date and note."""
+    if not isinstance(figure, dict) or figure.get("value") is None:
+        return "none in the device's file"
+    notes = [figure.get("source"), "recalled" if figure.get("recalled") else "", figure.get("note")]
+    return f"{figure['value']} USD per hour ({'; '.join(filter(None, notes))}), taken as used without a pause"

@@ -257,7 +257,7 @@ def test_every_verdict_is_on_the_page_and_speaks_of_its_rows(
 def test_every_tile_is_computed_from_the_rows(analysis: Analysis, page: str, frame: pd.DataFrame) -> None:
     texts = parsed(page).texts
     for headline in analysis.headlines:
-        speed, speedup, crossover, floors, cells = headlines.tiles(headline, analysis)
+        speed, speedup, crossover, floors, _, cells = headlines.tiles(headline, analysis)
         rows = frame[frame.run_id == headline.run_id]
         assert cells.value == f"{(rows.status == 'ok').sum()} of {len(rows)}"
         assert all(tile.value in [text.strip() for text in texts] for tile in (speedup, crossover, floors, cells))

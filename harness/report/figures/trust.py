@@ -1,0 +1,204 @@
+"""The speed of every round against its cell's median, in the order in which they ran, with clocks and temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from harness.analysis.rows import CellRow
+from harness.analysis.stability import Pace, Stability, relative, stability_of
+from harness.report import svg
+from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption
+from harness.report.slices import Slice
+from harness.report.wording import counted, percent
+
+QUESTION = "Can I trust this?"
+_BANDS = (
+    "speed: useful tok/s, or passes/s where the content decides how many passes there are; rounds of a launch stand by "
+    "their number, for cells take turns; grey: warm-up, slower than the axis where a mark points down"
+)
+_MOST_CELLS = 12
+_NOTHING_HELD_BACK = "no round ran with its clocks held back by heat or a power brake"
+_MOST_OFF = 0.5  # of the median: the axis ends there at the latest
+
+
+def trust(part: Slice, name: str) -> Figure:
+    """One line a cell, of the cells whose rounds differ most; the sentence is of them all."""
+    rows = [row for row in part.rows if row.paces]
+    found = stability_of([row.paces for row in rows])
+    if not rows:
+        raise NotDrawn("no finished cell")
+    if found is None:
+        raise NotDrawn("every cell has one round, so nothing says how steady it is: set protocol.rounds")
+    shown = sorted(rows, key=_spread, reverse=True)[:_MOST_CELLS]
+    below = _recorded(rows)
+    with svg.style():
+        drawing, foot = drawing_with_caption(part, 3.3 + 1.05 * len(below), _BANDS)
+        axes = _axes(drawing, foot, len(below))
+        places = _Places(rows)
+        _speeds(axes[0], shown, places, len(rows))
+        for one, (label, read) in zip(axes[1:], below, strict=True):
+            _machine(one, rows, places, label, read)
+        for one in axes:
+            _finish(one, places, is_last=one is axes[-1])
+        answer = _answer(part, rows, found, has_clocks=bool(below))
+        picture = svg.to_svg(drawing, name=name, title=QUESTION, description=answer)
+    return Figure(answer=answer, next_step=_next_step(rows, found), rows_filter="status=ok", picture=picture)
+
+
+def _spread(row: CellRow) -> float:
+    speeds = [speed for launch in relative(row.paces) for speed in launch]
+    return max(speeds, default=0.0) - min(speeds, default=0.0)
+
+
+class _Places:
+    """Where rounds stand on the horizontal axis: launch after launch, each with room for its warm-up before it."""
+
+    def __init__(self, rows: Sequence[CellRow]) -> None:
+        paces = [pace for row in rows for pace in row.paces]
+        self.launches = sorted({pace.launch for pace in paces})
+        self.warm_up = max(len(pace.warm_up) for pace in paces)
+        self.rounds = max(len(pace.speeds) for pace in paces)
+
+    def start(self, launch: int) -> int:
+        """Of the first round of a launch."""
+        return self.launches.index(launch) * (self.warm_up + self.rounds + 1) + self.warm_up
+
+    @property
+    def end(self) -> int:
+        return self.start(self.launches[-1]) + self.rounds
+
+
+def _axes(drawing: Drawing, foot: float, num_below: int) -> list[Axes]:
+    """The speeds' axes, and the smaller ones under them."""
+    height_in = drawing.get_size_inches()[1]
+    low = foot + 0.5 / height_in
+    each = 1.05 / height_in
+    boxes = [(0.085, low + each * num_below, 0.88, 0.93 - low - each * num_below)]
+    boxes += [(0.085, low + each * (num_below - 1 - i), 0.88, each * 0.8) for i in range(num_below)]
+    return [drawing.add_axes(box) for box in boxes]
+
+
+def _recorded(rows: Sequence[CellRow]) -> list[tuple[str, Callable[[Pace], tuple[float, ...]]]]:
+    readings: list[tuple[str, Callable[[Pace], tuple[float, ...]]]] = [
+        ("SM clock, MHz", lambda pace: pace.clocks_mhz),
+        ("hottest, °C", lambda pace: pace.temperatures_c),
+    ]
+    return [(label, read) for label, read in readings if any(read(pace) for row in rows for pace in row.paces)]
+
+
+def _speeds(axes: Axes, shown: Sequence[CellRow], places: _Places, num_cells: int) -> None:
+    every = [speed for row in shown for launch in relative(row.paces) for speed in launch]
+    off = min(_MOST_OFF, max(0.02, 1.15 * max(abs(speed - 1) for speed in every)))
+    axes.set_ylim(1 - off, 1 + off)
+    for row in shown:
+        colour = svg.AUTOREGRESSIVE if row.is_autoregressive else svg.DIFFUSION
+        style, is_round = ("--", False) if row.is_autoregressive else ("-", True)
+        middle = median(speed for pace in row.paces for speed in pace.speeds)
+        for pace, speeds in zip(row.paces, relative(row.paces), strict=True):
+            start = places.start(pace.launch)
+            places_of = range(start, start + len(speeds))
+            axes.plot(places_of, speeds, style, color=colour, linewidth=1.0, alpha=0.7)
+            svg.cloud(axes, list(zip(places_of, speeds, strict=True)), colour, is_round=is_round, alpha=0.8)
+            warm = [speed / middle for speed in pace.warm_up]
+            _warm_up(axes, warm, start - len(warm), 1 - off, colour, is_round=is_round)
+    throttled = sorted({places.start(p.launch) + i for row in shown for p in row.paces for i in p.throttled})
+    if throttled:
+        foot = [1 - 0.93 * off] * len(throttled)
+        axes.plot(throttled, foot, "|", color=svg.INK, markersize=9, label="clocks held back")
+    axes.plot([], [], "-o", color=svg.DIFFUSION, markersize=3, linewidth=1, label="block diffusion")
+    axes.plot([], [], "--s", color=svg.AUTOREGRESSIVE, markersize=3, linewidth=1, label="autoregressive")
+    axes.legend(frameon=False, fontsize=8.5, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=3, borderaxespad=0.2)
+    less = f" (the {len(shown)} of {num_cells} cells that differ most)" if len(shown) < num_cells else ""
+    axes.set_title(f"speed of a round / its cell's median{less}", fontsize=10, loc="left", pad=5)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
+
+
+def _warm_up(axes: Axes, speeds: Sequence[float], start: int, low: float, colour: str, *, is_round: bool) -> None:
+    """Requests before the rounds; those that are slower than the axis reaches stand at its foot, pointing down."""
+    inside = [(start + i, speed) for i, speed in enumerate(speeds) if speed > low]
+    svg.cloud(axes, inside, colour, is_round=is_round)
+    slower = [start + i for i, speed in enumerate(speeds) if speed <= low]
+    if slower:
+        axes.plot(slower, [low] * len(slower), "v", color=colour, markersize=5, alpha=0.4, clip_on=False)
+
+
+def _machine(
+    axes: Axes, rows: Sequence[CellRow], places: _Places, label: str, read: Callable[[Pace], tuple[float, ...]]
+) -> None:
+    """What the GPU reported in the rounds of one number: the median over cells, and from the least to the most."""
+    at: dict[int, list[float]] = {}
+    for row in rows:
+        for pace in row.paces:
+            for i, value in enumerate(read(pace)):
+                at.setdefault(places.start(pace.launch) + i, []).append(value)
+    for launch in places.launches:
+        own = [place for place in sorted(at) if 0 <= place - places.start(launch) < places.rounds]
+        if own:
+            low, high = ([choose(at[place]) for place in own] for choose in (min, max))
+            axes.fill_between(own, low, high, color=svg.INK, alpha=0.15, linewidth=0)
+            axes.plot(own, [median(at[place]) for place in own], "-", color=svg.INK, linewidth=1.4, marker=".")
+    axes.set_ylabel(label, fontsize=8.5)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+
+
+def _finish(axes: Axes, places: _Places, *, is_last: bool) -> None:
+    axes.set_xlim(-0.7, places.end - 0.3)
+    for launch in places.launches:
+        start = places.start(launch)
+        if places.warm_up:
+            axes.axvspan(start - places.warm_up - 0.5, start - 0.5, color=svg.MUTED, alpha=0.15, linewidth=0)
+    numbers = range(places.rounds) if places.rounds * len(places.launches) <= 24 else [0, places.rounds - 1]
+    ticks = [(places.start(launch) + i, i) for launch in places.launches for i in numbers]
+    if len(places.launches) > 12:
+        ticks = ticks[:1]
+    axes.set_xticks([place for place, _ in ticks], [str(i) for _, i in ticks] if is_last else [""] * len(ticks))
+    axes.tick_params(labelsize=8.5)
+    if is_last:
+        launches = "" if len(places.launches) == 1 else f", {len(places.launches)} launches one after another"
+        axes.set_xlabel(f"number of the round{launches}", fontsize=9)
+
+
+def _answer(part: Slice, rows: Sequence[CellRow], found: Stability, *, has_clocks: bool) -> str:
+    tenths = "" if found.nine_tenths is None else f", nine of ten within {percent(found.nine_tenths)}"
+    discarded = sum(pace.num_discarded for row in rows for pace in row.paces)
+    held_back = sum(len(pace.throttled) for row in rows for pace in row.paces)
+    sentences = [
+        f"Over {counted(found.num_rounds, 'round')} of {counted(len(rows), 'cell')}, half lie within "
+        f"{percent(found.noise)} of their cell's median{tenths}",
+        _drift(found),
+        f"{counted(discarded, 'round')} {'was' if discarded == 1 else 'were'} discarded and repeated",
+    ]
+    if has_clocks:
+        ran = f"{counted(held_back, 'round')} ran with clocks held back by heat or a power brake"
+        sentences.append(ran if held_back else _NOTHING_HELD_BACK)
+    else:
+        sentences.append(f"clocks and temperature were not recorded ({_why_no_clocks(part, rows)})")
+    return "; ".join(sentences) + "."
+
+
+def _drift(found: Stability) -> str:
+    if found.drift is None:
+        return "too few rounds to tell a drift"
+    by = percent(abs(found.drift))
+    way = f"{by} {'faster' if found.drift > 0 else 'slower'} than" if by != "0 %" else "as fast as"
+    text = f"the last third of a launch's rounds is {way} the first"
+    return f"they drift: {text}" if found.is_drifting else f"no drift that noise does not explain: {text}"
+
+
+def _why_no_clocks(part: Slice, rows: Sequence[CellRow]) -> str:
+    records = part.run.ok_records(rows[0].cell_id)
+    return next((round.missing.get("clocks_mhz", "no reason recorded") for one in records for round in one.rounds), "")
+
+
+def _next_step(rows: Sequence[CellRow], found: Stability) -> str:
+    noisiest = max(rows, key=_spread)
+    if found.is_drifting:
+        return "lock the clocks or let the machine warm up longer (`doctor` says how), and measure again."
+    if found.nine_tenths is None:
+        return "few rounds say little about noise: protocol=publish takes more of them, in five launches."
+    return f"the least steady cell is {noisiest.cell.label}: measure it again before arguing from it alone."
