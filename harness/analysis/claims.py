@@ -215,8 +215,7 @@ def _canvas_gain(row: CellRow, run: Run, twin: CellRow | None) -> float | None:
 
 
 def _parameters_read(row: CellRow, run: Run, twin: CellRow | None) -> float | None:
-    hits = row.value("experts_per_pass")
-    return None if hits is None or run.shape is None else formats.parameters_read(run.shape, hits)
+    return None if row.experts is None or run.shape is None else formats.parameters_read(run.shape, row.experts.mean)
 
 
 def _over_token(row: CellRow, run: Run, twin: CellRow | None) -> float | None:
@@ -233,12 +232,12 @@ MEASURES: dict[str, _Measure] = {
     "parameters_read": _parameters_read,
     "parameters_over_token": _over_token,
 }
-_NEEDS = {"canvas_gain": "step_s", "parameters_read": "experts_per_pass", "parameters_over_token": "experts_per_pass"}
+_NEEDS = {"canvas_gain": "step_s", "parameters_read": "distinct_experts", "parameters_over_token": "distinct_experts"}
 
 
 # What the floors allow, or a formula says, of the released shape: on the claim's device, in its format.
 def _speeds(claim: Claim, given: Published, decoding: str = BLOCK_DIFFUSION) -> dict[int, float]:
-    device = devices()[claim.device or claim.device_hint]
+    device = devices()[claim.allowed_on]
     form, shape = given.formats[claim.format], formats.released_shape()
     return {n: prediction.tok_s_at_floor(shape, form, device, decoding, num_steps=n) for n in _STEPS}
 
@@ -254,7 +253,7 @@ def _speedups_allowed(claim: Claim, given: Published) -> dict[str, float]:
 
 def _passes(claim: Claim, given: Published) -> tuple[floor.Phase, floor.Phase, floor.Roofs]:
     """A denoise step, a decode pass, and the roofs that they have."""
-    device, form = devices()[claim.device or claim.device_hint], given.formats[claim.format]
+    device, form = devices()[claim.allowed_on], given.formats[claim.format]
     shape = formats.released_shape()
     step = prediction.phases(shape, form, device, BLOCK_DIFFUSION)["denoise"]
     decode = prediction.phases(shape, form, device, AUTOREGRESSIVE)["decode"]

@@ -86,6 +86,7 @@ class Predictions:
 
     is_released: bool
     model: str
+    shape: Shape
     num_steps: int
     block_length: int
     devices: tuple[DevicePrediction, ...]
@@ -135,6 +136,7 @@ def predict(rows: Sequence[CellRow], runs: Mapping[str, Run], published: Publish
         efficiencies = {**_of_figures(published), **efficiencies}
     return Predictions(
         is_released=is_released,
+        shape=shape,
         model=RELEASED if own is None or is_released else str(own.plan["model"].get("name", "")),
         num_steps=ASSUMED_STEPS,
         block_length=shape.canvas_length or 0,

@@ -104,7 +104,7 @@ def _judged(figure: PublishedFigure, formats: Mapping[str, WeightFormat], known:
 
 def _why_no_floor(figure: PublishedFigure, known: Mapping[str, DeviceConfig]) -> str:
     if figure.num_devices > 1:
-        return "several devices; a floor is that of one"
+        return "more than one device, and a floor is that of one"
     if figure.device not in known:
         return "no file of this device"
     if not figure.format:

@@ -81,6 +81,11 @@ class Claim:
     is_released_shape: bool = False
     obtained_with: dict[str, list[Any]] = field(default_factory=dict)
 
+    @property
+    def allowed_on(self) -> str:
+        """The device of its floors; "" where it has none."""
+        return self.device or self.device_hint
+
     def is_reached_by(self, value: float) -> bool:
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 

@@ -113,19 +113,6 @@ def distinct_experts(record: Record, planned: CellPlan) -> float:
     return mean(hits)
 
 
-@metric(unit="experts", better="lower", kind="counter", scope="record")
-def experts_per_pass(record: Record, planned: CellPlan) -> float:
-    """Distinct experts that a denoise pass read (autoregressive: a decode pass), mean over those passes and layers,
-    from the record's untimed counting round.
-    """
-    wanted = "decode" if planned.cell.decoding == AUTOREGRESSIVE else "denoise"
-    kinds, hits = record.counters.get("kinds", ()), record.counters.get("expert_hits", ())
-    counted = [count for kind, layers in zip(kinds, hits, strict=False) if kind == wanted for count in layers]
-    if not counted:
-        raise Missing("experts were not counted")
-    return float(mean(counted))
-
-
 def _steps(round: Round) -> tuple[tuple[int, ...], ...]:
     if not round.steps_per_canvas:
         raise Missing(round.missing.get("steps_per_canvas", "no step counts"))

@@ -16,7 +16,9 @@ from harness.report.figures import (
     latency,
     parts,
     peers,
+    prediction,
     proxy,
+    published,
     quality,
     roofline,
     settling,
@@ -49,4 +51,7 @@ FIGURES = (
     FigureKind(name="energy", question=energy.QUESTION, draw=energy.energy),
     FigureKind(name="trust", question=trust.QUESTION, draw=trust.trust, is_wide=True),
 )
-PAGE_FIGURES: tuple[PageFigureKind, ...] = ()
+PAGE_FIGURES: tuple[PageFigureKind, ...] = (
+    PageFigureKind(name="prediction", question=prediction.QUESTION, draw=prediction.prediction),
+    PageFigureKind(name="published", question=published.QUESTION, draw=published.published),
+)
