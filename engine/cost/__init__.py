@@ -8,6 +8,7 @@ from engine.cost.operations import (
     distinct_experts,
     kv_bytes,
     parameters,
+    parameters_read,
     pass_cost,
     weight_bytes,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "inclusion",
     "kv_bytes",
     "parameters",
+    "parameters_read",
     "pass_cost",
     "replayed_weights",
     "weight_bytes",

@@ -37,10 +37,15 @@ PROBABILITY_BYTES = 2  # what the soft embedding reads
 class Widths:
     """Bytes per element of each part."""
 
-    weight: int  # experts, dense MLP, attention, self-conditioning MLP
-    activation: int
-    kv: int
-    head: int  # the embedding, which is also the head
+    weight: float  # dense MLP, attention, self-conditioning MLP, and the experts unless they have a width of their own
+    activation: float
+    kv: float
+    head: float  # the embedding, which is also the head
+    experts: float | None = None
+
+    @property
+    def expert(self) -> float:
+        return self.weight if self.experts is None else self.experts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,9 +93,16 @@ def parameters(config: ModelConfig) -> dict[str, int]:
     }
 
 
+def parameters_read(config: ModelConfig, experts_hit: float) -> float:
+    """Matrix weights that a pass reads when so many distinct experts a layer are hit; k is one token's share."""
+    of_part = parameters(config)
+    return sum(of_part.values()) - of_part["experts"] * (1 - experts_hit / config.num_experts)
+
+
 def weight_bytes(config: ModelConfig, widths: Widths) -> int:
     """Bytes that the weights take on the device."""
-    return sum(n * (widths.head if part == "embedding" else widths.weight) for part, n in parameters(config).items())
+    of_part = {"embedding": widths.head, "experts": widths.expert}
+    return int(sum(n * of_part.get(part, widths.weight) for part, n in parameters(config).items()))
 
 
 def kv_bytes(config: ModelConfig, batch_size: int, *, sliding: int, full: int, widths: Widths) -> int:
@@ -99,7 +111,7 @@ def kv_bytes(config: ModelConfig, batch_size: int, *, sliding: int, full: int, w
         config.num_sliding_layers * config.num_kv_heads * config.head_dim * sliding
         + config.num_full_layers * config.global_num_kv_heads * config.global_head_dim * full
     )
-    return 2 * batch_size * elements * widths.kv
+    return int(2 * batch_size * elements * widths.kv)
 
 
 def _backbone(
@@ -135,7 +147,7 @@ def _backbone(
             flops=2 * M * dense,
         ),
         "experts": Cost(
-            bytes=layers * (hit * 3 * H * I * widths.weight + M * k * (2 * H + 3 * I) * widths.activation),
+            bytes=layers * (hit * 3 * H * I * widths.expert + M * k * (2 * H + 3 * I) * widths.activation),
             flops=2 * M * k * layers * 3 * H * I,
         ),
         "router": Cost(bytes=layers * (H * E + 14 * M * H) * widths.activation, flops=2 * M * layers * H * E),

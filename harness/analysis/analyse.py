@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.analysis.claims import Judgement, judge_claims
 from harness.analysis.crossover import Line, lines_of
 from harness.analysis.headline import Headline, headline_of
 from harness.analysis.metrics import METRICS
+from harness.analysis.prediction import Predictions, predict
+from harness.analysis.published import Judged, judge
 from harness.analysis.quality import IsoQuality, Setting, iso_quality_of, settings_of
 from harness.analysis.rows import INCOMPLETE_STATUSES, MISSING, CellRow, rows_of
 from harness.analysis.run_data import Run, SkippedCell
 from harness.analysis.self_check import SelfCheck, self_check_of
 from harness.records.types import FAILED_STATUSES, PRUNED
+from harness.spec.published import load_published
 
 REPORT_SCHEMA = 1
 
@@ -39,6 +43,21 @@ class Analysis:
             for run_id in self.runs
             for one in iso_quality_of([setting for setting in self.settings if setting.run_id == run_id])
         ]
+
+    @property
+    def claims(self) -> list[Judgement]:
+        """The launch's claims, judged by all rows."""
+        return judge_claims(self.rows, self.runs, load_published())
+
+    @property
+    def predictions(self) -> Predictions:
+        """Both decoders on every device file with roofs."""
+        return predict(self.rows, self.runs, load_published())
+
+    @property
+    def published(self) -> list[Judged]:
+        """What others published, beside its floors."""
+        return judge(load_published())
 
     @property
     def self_check(self) -> SelfCheck:
@@ -97,6 +116,9 @@ class Analysis:
             "crossovers": [line.to_json() for line in self.lines],
             "settings": [setting.to_json() for setting in self.settings],
             "iso_quality": [one.to_json() for one in self.iso_quality],
+            "claims": [one.to_json() for one in self.claims],
+            "predictions": self.predictions.to_json(),
+            "published": [one.to_json() for one in self.published],
             "self_check": self.self_check.to_json(),
             "warnings": list(self.warnings),
         }

@@ -10,7 +10,8 @@ from typing import Any
 from harness.records.parse import cell_from_json
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
 from harness.records.types import Cell, Environment, Record, canonical_json, to_json
-from harness.spec.config import DeviceConfig, Figure
+from harness.spec.config import DeviceConfig
+from harness.spec.data import device_of
 from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
@@ -89,7 +90,9 @@ class Run:
 
 
 def load_run(run_dir: Path, usd_per_hour: Mapping[str, float] | None = None) -> Run:
-    """Read a run directory. usd_per_hour: device -> the price of its hour in place of its file's.
+    """Read a run directory.
+
+    usd_per_hour: device -> the price of its hour in place of its file's.
 
     Raises:
         StoreError: plan.json is absent, damaged or newer than this version, or a file cannot be read.
@@ -122,7 +125,7 @@ def load_run(run_dir: Path, usd_per_hour: Mapping[str, float] | None = None) -> 
         fewest_options={options_key(one.cell): one for one in sorted(cells, key=lambda one: -len(one.cell.options))},
         environments=environments,
         shape=_shape(plan),
-        device=_device(plan["device"], str(plan["device"]["name"])),
+        device=device_of(str(plan["device"]["name"]), plan["device"]),
         measured_roofs=measured_roofs,
         warnings=(
             *roof_warnings,
@@ -233,21 +236,6 @@ def _shape(plan: dict[str, Any]) -> Shape | None:
         return None
 
 
-def _device(roofs: dict[str, Any], name: str) -> DeviceConfig:
-    """Roofs as plan.json and roof-*.json hold them: plain numbers, or figures with their sources."""
-
-    def figure(given: Any) -> Figure:
-        value = given.get("value") if isinstance(given, dict) else given
-        return Figure(value=float(value) if isinstance(value, (int, float)) and value > 0 else None)
-
-    rates = roofs.get("flops_s")
-    return DeviceConfig(
-        name=name,
-        bandwidth_bytes_s=figure(roofs.get("bandwidth_bytes_s")),
-        flops_s={dtype: figure(rate) for dtype, rate in rates.items()} if isinstance(rates, dict) else {},
-    )
-
-
 def _measured_roofs(directory: Path, names: Iterable[str]) -> tuple[dict[str, DeviceConfig], list[str]]:
     """Environment id -> roofs of its machine; and what could not be read."""
     roofs, warnings = {}, []
@@ -255,7 +243,7 @@ def _measured_roofs(directory: Path, names: Iterable[str]) -> tuple[dict[str, De
         path = directory / f"roof-{name}.json"
         if path.exists():
             try:
-                roofs[name] = _device(read_json(path), "as measured")
+                roofs[name] = device_of("as measured", read_json(path))
             except StoreError as error:
                 warnings.append(f"{error}; floors go without it")
     return roofs, warnings

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from harness.analysis.analyse import Analysis
-from harness.report import headlines, outcomes, tables
+from harness.report import claims, headlines, outcomes, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.slices import Slice, slices_of
@@ -51,6 +51,8 @@ def build_page(analysis: Analysis) -> str:
     template = _templates().get_template("page.html")
     return template.render(
         analysis=analysis,
+        claims=claims,
+        judgements=analysis.claims,
         title=f"canvasbench: {', '.join(dict.fromkeys(run.suite for run in analysis.runs.values())) or 'no run'}",
         style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.analysis.analyse import Analysis
 from harness.analysis.rows import INCOMPLETE_STATUSES, CellRow
 from harness.analysis.self_check import SelfCheck
+from harness.report import claims
 from harness.report.headlines import equal_quality, verdict
 from harness.report.peers import against_peers
 from harness.report.slices import Slice, slices_of
@@ -15,8 +16,9 @@ _HEADER = ("batch", "tok/s", "AR tok/s", "speed-up", "interval", "block", "steps
 
 
 def result_text(analysis: Analysis) -> str:
-    """At most 25 lines: verdicts, who is faster at equal quality, the fastest setting per batch, what is incomplete."""
-    more = (*equal_quality(analysis), *against_peers(analysis))
+    """At most 25 lines: verdicts, equal quality, claims, the fastest setting per batch, what is incomplete."""
+    judgements = analysis.claims
+    more = (*equal_quality(analysis), *against_peers(analysis), claims.summary(judgements))
     lines = [*(plain(verdict(headline)) for headline in analysis.headlines), *map(plain, more)]
     tail = _tail(analysis)
     room = MOST_LINES - len(lines) - len(tail)
@@ -27,6 +29,8 @@ def result_text(analysis: Analysis) -> str:
             break
         lines += table
         room -= len(table)
+    told = [short(plain(line), 160) for line in claims.lines(judgements)]
+    lines += ["", *told] if told and len(told) < room else []
     return "\n".join([*lines, *tail][:MOST_LINES]) + "\n"
 
 

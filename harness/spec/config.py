@@ -296,9 +296,17 @@ def _check_honesty(config: SuiteConfig) -> None:
             f"routing: {config.routing} draws the experts, so adaptive stopping would judge another model's answers\n"
             "use routing=model, or axes.stopping=[fixed] or [replay]"
         )
-    early = [stopping for stopping in config.axes.stopping if stopping != "fixed"]
+    early = [one for one in config.axes.stopping if one != "fixed" and not _excludes_random(config, one)]
     if "random" in config.axes.prompt_set and early:
         raise ConfigError(
             "axes.prompt_set: random token ids never converge, so they go with axes.stopping=[fixed] alone\n"
-            f"use one of the text prompt sets for {early[0]} stopping"
+            f"use one of the text prompt sets for {early[0]} stopping, or exclude the pair"
         )
+
+
+def _excludes_random(config: SuiteConfig, stopping: str) -> bool:
+    """Whether the suite leaves out every cell of random prompts with this stopping."""
+    pair = {"prompt_set": "random", "stopping": stopping}
+    return any(
+        all(pair.get(key) in values for key, values in rule.items() if key != "reason") for rule in config.exclude
+    )

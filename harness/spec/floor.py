@@ -191,7 +191,7 @@ def one_step_of(
     lengths = (cell.prompt_tokens, cell.output_tokens, cell.block_length)
     measured = tuple(sorted((experts_hit or {}).items()))
     inclusion = draws.inclusion_of(cell, shape)
-    return _one_step(shape, widths_of(cell), roofs_of(cell, device), cell.batch_size, *lengths, inclusion, measured)
+    return one_step(shape, widths_of(cell), roofs_of(cell, device), cell.batch_size, *lengths, inclusion, measured)
 
 
 def steps_of(cell: Cell) -> float:
@@ -202,7 +202,7 @@ def steps_of(cell: Cell) -> float:
 
 
 @lru_cache(maxsize=1024)  # cells that differ in steps, stopping, eos or prompts alone make the same passes
-def _one_step(
+def one_step(
     shape: ModelConfig,
     widths: cost.Widths,
     roofs: Roofs,
@@ -210,9 +210,10 @@ def _one_step(
     prompt_tokens: int,
     output_tokens: int,
     block_length: int | None,
-    inclusion: cost.Inclusion | None,
-    measured: tuple[tuple[str, float], ...],
+    inclusion: cost.Inclusion | None = None,
+    measured: tuple[tuple[str, float], ...] = (),
 ) -> dict[str, Phase]:
+    """Phases of a request as if every canvas took one step; callers do not change them, because they are kept."""
     phases = {kind: Phase() for kind in PHASES}
     expected = lru_cache(partial(cost.distinct_experts, shape, inclusion=inclusion))
     hits = dict(measured)

@@ -42,7 +42,7 @@ def predicted_bytes(cell: Cell, shape: ModelConfig, widths: cost.Widths) -> int:
     if cell.block_length is None:
         passes.append(cached + plane * DECODE_FLOAT32_PLANES * FLOAT32_BYTES)
     else:
-        handed_on = plane * widths.activation
+        handed_on = int(plane * widths.activation)
         sampler = plane * SAMPLER_FLOAT32_PLANES * FLOAT32_BYTES + SAMPLER_ACTIVATION_PLANES * handed_on
         layers = _layers(shape, B, block, widths) + DENOISE_ACTIVATION_PLANES * handed_on
         passes.append(cached + max(sampler, layers))
@@ -73,4 +73,4 @@ def _layers(shape: ModelConfig, batch_size: int, tokens: int, widths: cost.Width
     widest = max(experts_bytes, queries * attention + H * ATTENTION_INPUT_PLANES * act)
     rope = 2 * tokens * (shape.head_dim + shape.global_head_dim) * act
     mask = tokens * tokens if tokens > shape.sliding_window else 0
-    return rows * widest + rope + mask
+    return int(rows * widest + rope) + mask

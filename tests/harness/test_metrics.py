@@ -301,7 +301,7 @@ def test_what_is_no_share_is_missing(share: tuple[float, float]) -> None:
 def test_every_metric_is_recomputed_here() -> None:
     elsewhere = {"cpu_speedup_vs_ar", "cold_s", "slowdown_vs_default"}  # test_two_clocks.py, test_ablation.py
     elsewhere |= {"measured_floor_share", "bound_share", "mbu", "mfu", "limit_speedup_vs_ar"}  # test_measured_floors.py
-    elsewhere |= {"peer_speedup", "peer_step_speedup"}  # test_peers.py
+    elsewhere |= {"peer_speedup", "peer_step_speedup", "computing_over_moving"}  # test_peers.py, test_claims.py
     elsewhere |= {name for name, metric in METRICS.items() if metric.function.__module__.endswith(".energy")}
     assert set(METRICS) == {*EXPECTED, *SHARES, *COUNTED, *elsewhere, "speedup_vs_ar", "distinct_experts"}
 

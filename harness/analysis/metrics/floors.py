@@ -45,6 +45,19 @@ def mfu(round: Round, floors: Floors) -> float:
     return floors.moving_and_computing_s(_of_whole_batch(round))[1] / round.wall_s
 
 
+@metric(unit="x", better="higher", kind="counter", scope="floor")
+def computing_over_moving(round: Round, floors: Floors) -> float:
+    """Of a denoise pass: the time that its FLOPs need at the roofs' rates / the time that its bytes need at the roof's
+    bandwidth. Above 1 the pass is bound by arithmetic, below by memory; it is no better to be high or low.
+    """
+    denoise = floors.passes.get("denoise")
+    if denoise is None:
+        raise Missing("no denoise pass")
+    if denoise.moving_s is None or denoise.computing_s is None:
+        raise Missing("the run's plan is of an earlier version, which does not hold the model's shape")
+    return denoise.computing_s / denoise.moving_s
+
+
 @metric(unit="x", better="higher", kind="time", scope="floor_pair")
 def limit_speedup_vs_ar(round: Round, floors: Floors, twin: Round, twin_floors: Floors) -> float:
     """Limit to limit: useful tokens per second of floor / those of the twin, as if both ran at their floors.

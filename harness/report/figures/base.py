@@ -28,12 +28,13 @@ class NotDrawn(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Texts under a figure. The first column names its row; the `numbers` are right-aligned."""
+    """Texts under a figure. The first column names its row; `numbers` are right-aligned, and `wide` ones may wrap."""
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...] = ()  # columns, counted from 0
+    wide: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +76,12 @@ def drawing_with_caption(part: Slice, height_in: float, bands: str = ROUNDS) -> 
 
     bands: what its bands and bars mean.
     """
-    lines = textwrap.wrap(conditions(part, bands), _CAPTION_CHARACTERS)[:4]
+    return captioned(conditions(part, bands), height_in)
+
+
+def captioned(caption: str, height_in: float) -> tuple[Drawing, float]:
+    """An empty figure with a text at its foot, and the share of its height that it takes."""
+    lines = textwrap.wrap(caption, _CAPTION_CHARACTERS)[:4]
     height_in += _CAPTION_LINE_IN * len(lines)
     drawing = svg.figure(height_in)
     text = "\n".join(lines)

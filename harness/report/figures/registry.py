@@ -17,7 +17,9 @@ from harness.report.figures import (
     merge,
     parts,
     peers,
+    prediction,
     proxy,
+    published,
     quality,
     roofline,
     settling,
@@ -53,5 +55,7 @@ FIGURES = (
 )
 PAGE_FIGURES: tuple[PageFigureKind, ...] = (
     PageFigureKind(name="merge", question=merge.QUESTION, draw=merge.merge),
+    PageFigureKind(name="prediction", question=prediction.QUESTION, draw=prediction.prediction),
+    PageFigureKind(name="published", question=published.QUESTION, draw=published.published),
     PageFigureKind(name="trend", question=trend.QUESTION, draw=trend.trend),
 )
