@@ -18,6 +18,7 @@ from harness.report import claims, headlines, outcomes, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.slices import Slice, slices_of
+from harness.report.slim import put_off, with_shared_styles
 from harness.report.wording import counted, plain
 
 _FOLDER = Path(__file__).parent
@@ -49,7 +50,7 @@ def build_page(analysis: Analysis) -> str:
         *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES),
     ]
     template = _templates().get_template("page.html")
-    return template.render(
+    html = template.render(
         analysis=analysis,
         claims=claims,
         judgements=analysis.claims,
@@ -79,6 +80,7 @@ def build_page(analysis: Analysis) -> str:
             for run_id, run in analysis.runs.items()
         ],
     )
+    return put_off(with_shared_styles(html))
 
 
 def _templates() -> jinja2.Environment:

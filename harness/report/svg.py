@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from harness.report.slim import slimmed
 from harness.report.wording import plain
 
 INK, MUTED, GRID = "#010203", "#020304", "#030405"
@@ -93,6 +94,7 @@ def to_svg(drawing: Figure, *, name: str, title: str, description: str) -> Marku
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has these rules for all figures
+    svg = slimmed(svg)
     svg = re.sub(r"<[^>]*>", lambda tag: _themed(tag.group(), name), svg)  # tags alone: a name may spell a colour
     opened = re.sub(r' (width|height)="[^"]*"', "", svg[: svg.index(">") + 1])
     opened = opened[:-1] + f' role="img" aria-labelledby="{name}-title {name}-desc">'

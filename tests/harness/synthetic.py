@@ -9,6 +9,7 @@ and loses at large ones; a seeded wobble keeps rounds apart.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,41 @@ DEFAULT_AXES = {
     "prompt_tokens": [64],
     "output_tokens": [512],
 }
+
+
+# Axes of a large result set; prompt sets of 128 prompts each.
+LARGE_AXES = {
+    "batch_size": [1, 2, 4, 6, 8, 12, 16, 24, 32, 64],
+    "block_length": [32, 64, 128, 256, 512],
+    "num_steps": [4, 6, 8, 12, 16, 20, 24, 32, 40, 48],
+    "stopping": ["fixed", "adaptive"],
+    "prompt_set": ["code", "maths", "chat", "json", "prose"],
+    "prompt_tokens": [64],
+    "output_tokens": [512],
+}
+
+
+def large_scenarios(cells: int, devices: int, *, observed: bool = False) -> list[Scenario]:
+    """Scenarios of so many block-diffusion cells altogether (and their twins), each on a device of its own.
+
+    Fewer cells than `LARGE_AXES` give are had by shorter axes.
+    """
+    axes = {key: list(values) for key, values in LARGE_AXES.items()}
+    lengths = {key: len(values) for key, values in axes.items()}
+    while math.prod(lengths.values()) * devices > cells:
+        longest = max(lengths, key=lambda key: lengths[key])
+        lengths[longest] -= 1
+    axes = {key: values[: lengths[key]] for key, values in axes.items()}
+    return [
+        Scenario(
+            name=f"large_{i}",
+            display_name=f"Made-up GPU {i}",
+            axes=axes,
+            observed=observed,
+            pass_s=lambda cell, i=i: usual_pass_s(cell) / (1 + i),  # type: ignore[misc]
+        )
+        for i in range(devices)
+    ]
 
 
 def config_of(scenario: Scenario) -> SuiteConfig:
