@@ -166,8 +166,9 @@ def _finish(axes: Axes, places: _Places, *, is_last: bool) -> None:
     ticks = [(places.start(launch) + i, i) for launch in places.launches for i in numbers]
     if len(places.launches) > 12:
         ticks = ticks[:1]
-    axes.set_xticks([place for place, _ in ticks], [str(i) for _, i in ticks] if is_last else [""] * len(ticks))
     axes.tick_params(labelsize=8.5)
+    axes.set_xticks([place for place, _ in ticks] if is_last else [], [str(i) for _, i in ticks] if is_last else [])
+    axes.grid(visible=False, axis="x")
     if is_last:
         launches = "" if len(places.launches) == 1 else f", {len(places.launches)} launches one after another"
         axes.set_xlabel(f"number of the round{launches}", fontsize=9)
