@@ -1,4 +1,4 @@
-"""What a large report costs: made-up runs of 20,000 cells on four devices, `report` as a whole, and the page in Chromium.
+"""What a large report costs: made-up runs of 20,000 cells on four devices, `report` whole, and the page in Chromium.
 
     python tools/report_cost.py [--cells N] [--devices N] [--observed] [--profile] [--keep DIR]
 

@@ -90,9 +90,7 @@ class Run:
 
 
 def load_run(run_dir: Path, usd_per_hour: Mapping[str, float] | None = None) -> Run:
-    """Read a run directory.
-
-    usd_per_hour: device -> the price of its hour in place of its file's.
+    """Read a run directory. usd_per_hour: device -> the price of its hour in place of its file's.
 
     Raises:
         StoreError: plan.json is absent, damaged or newer than this version, or a file cannot be read.

@@ -51,7 +51,7 @@ def with_shared_styles(html: str) -> str:
 
 
 def put_off(html: str) -> str:
-    """The page with what its <details data-later> hold packed into one text, which page.js unpacks when one is opened."""
+    """The page with what <details data-later> hold packed into one text, which page.js unpacks when one is opened."""
     packed: list[str] = []
 
     def marked(details: re.Match[str]) -> str:

@@ -202,7 +202,7 @@ def test_a_status_in_the_list_of_reasons_leads_to_its_cells(visit: Open, page: s
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_themes_draw_every_figure(visit: Open, page: str, scheme: str) -> None:
     figures = visit(page, scheme).page.locator("figure svg")
-    assert figures.count() == page.count("<figure") == 7
+    assert figures.count() == page.count("<figure") > 6
     for figure in figures.all():
         picture = Image.open(io.BytesIO(figure.screenshot())).convert("L")
         paper = ImageStat.Stat(picture).median[0]

@@ -37,7 +37,7 @@ def interactivity(part: Slice, name: str) -> Figure:
         raise NotDrawn("no finished cell")
     with svg.style():
         drawing, foot = drawing_with_caption(part, 4.1, _BANDS)
-        axes = drawing.add_axes((0.085, foot + 0.125, 0.88, 0.85 - foot))
+        axes = drawing.add_axes((0.085, foot + 0.125, 0.88, 0.80 - foot))
         axes.set_xscale("log")
         axes.set_yscale("log")
         for decoder, line in lines.items():
@@ -64,14 +64,18 @@ def _draw(axes: Axes, decoder: str, points: Sequence[Served], line: Sequence[Ser
 
 
 def _scales(axes: Axes) -> None:
+    low, high = axes.get_ylim()
+    room = (high / low) ** 0.1  # for labels
+    axes.set_ylim(low / room, high * room)
     log_axis(axes, "useful tok/s of the device")
     low, high = axes.get_xlim()
-    axes.set_xlim(low, low * (high / low) ** 1.25)  # room for labels
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    low, high = low / 1.1, low * (high / low) ** 1.25
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5) if high / low > 6 else range(1, 10)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
     axes.set_xlabel("useful tok/s of each user")
-    axes.legend(frameon=False, fontsize=9, loc="lower left")
+    axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=2, borderaxespad=0.2)
 
 
 def _label_all(axes: Axes, part: Slice, lines: Lines) -> None:

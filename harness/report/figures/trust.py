@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isnan, nan
 from statistics import median
 
 from matplotlib.axes import Axes
@@ -40,7 +41,7 @@ def trust(part: Slice, name: str) -> Figure:
         drawing, foot = drawing_with_caption(part, 3.3 + 1.05 * len(below), _BANDS)
         axes = _axes(drawing, foot, len(below))
         places = _Places(rows)
-        _speeds(axes[0], shown, places, len(rows))
+        _speeds(axes[0], shown, places, rows)
         for one, (label, read) in zip(axes[1:], below, strict=True):
             _machine(one, rows, places, label, read)
         for one in axes:
@@ -69,8 +70,8 @@ class _Places:
         return self.launches.index(launch) * (self.warm_up + self.rounds + 1) + self.warm_up
 
     @property
-    def end(self) -> int:
-        return self.start(self.launches[-1]) + self.rounds
+    def limits(self) -> tuple[float, float]:
+        return -0.7, self.start(self.launches[-1]) + self.rounds - 0.3
 
 
 def _axes(drawing: Drawing, foot: float, num_below: int) -> list[Axes]:
@@ -91,40 +92,49 @@ def _recorded(rows: Sequence[CellRow]) -> list[tuple[str, Callable[[Pace], tuple
     return [(label, read) for label, read in readings if any(read(pace) for row in rows for pace in row.paces)]
 
 
-def _speeds(axes: Axes, shown: Sequence[CellRow], places: _Places, num_cells: int) -> None:
+def _speeds(axes: Axes, shown: Sequence[CellRow], places: _Places, rows: Sequence[CellRow]) -> None:
     every = [speed for row in shown for launch in relative(row.paces) for speed in launch]
     off = min(_MOST_OFF, max(0.02, 1.15 * max(abs(speed - 1) for speed in every)))
     axes.set_ylim(1 - off, 1 + off)
-    for row in shown:
-        colour = svg.AUTOREGRESSIVE if row.is_autoregressive else svg.DIFFUSION
-        style, is_round = ("--", False) if row.is_autoregressive else ("-", True)
-        middle = median(speed for pace in row.paces for speed in pace.speeds)
-        for pace, speeds in zip(row.paces, relative(row.paces), strict=True):
-            start = places.start(pace.launch)
-            places_of = range(start, start + len(speeds))
-            axes.plot(places_of, speeds, style, color=colour, linewidth=1.0, alpha=0.7)
-            svg.cloud(axes, list(zip(places_of, speeds, strict=True)), colour, is_round=is_round, alpha=0.8)
-            warm = [speed / middle for speed in pace.warm_up]
-            _warm_up(axes, warm, start - len(warm), 1 - off, colour, is_round=is_round)
-    throttled = sorted({places.start(p.launch) + i for row in shown for p in row.paces for i in p.throttled})
+    axes.set_xlim(*places.limits)
+    for is_autoregressive in (False, True):
+        own = [row for row in shown if row.is_autoregressive == is_autoregressive]
+        _decoder(axes, own, places, 1 - off, is_autoregressive=is_autoregressive)
+    throttled = sorted({places.start(p.launch) + i for row in rows for p in row.paces for i in p.throttled})
     if throttled:
         foot = [1 - 0.93 * off] * len(throttled)
         axes.plot(throttled, foot, "|", color=svg.INK, markersize=9, label="clocks held back")
-    axes.plot([], [], "-o", color=svg.DIFFUSION, markersize=3, linewidth=1, label="block diffusion")
-    axes.plot([], [], "--s", color=svg.AUTOREGRESSIVE, markersize=3, linewidth=1, label="autoregressive")
     axes.legend(frameon=False, fontsize=8.5, loc="lower right", bbox_to_anchor=(1.0, 0.99), ncols=3, borderaxespad=0.2)
-    less = f" (the {len(shown)} of {num_cells} cells that differ most)" if len(shown) < num_cells else ""
+    less = f" (the {len(shown)} of {len(rows)} cells that differ most)" if len(shown) < len(rows) else ""
     axes.set_title(f"speed of a round / its cell's median{less}", fontsize=10, loc="left", pad=5)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
 
 
-def _warm_up(axes: Axes, speeds: Sequence[float], start: int, low: float, colour: str, *, is_round: bool) -> None:
-    """Requests before the rounds; those that are slower than the axis reaches stand at its foot, pointing down."""
-    inside = [(start + i, speed) for i, speed in enumerate(speeds) if speed > low]
-    svg.cloud(axes, inside, colour, is_round=is_round)
-    slower = [start + i for i, speed in enumerate(speeds) if speed <= low]
-    if slower:
-        axes.plot(slower, [low] * len(slower), "v", color=colour, markersize=5, alpha=0.4, clip_on=False)
+def _decoder(axes: Axes, rows: Sequence[CellRow], places: _Places, low: float, *, is_autoregressive: bool) -> None:
+    """A line a cell, with a gap between launches; and the warm-up requests before each of them. Those that are slower
+    than the axis reaches stand at its foot, pointing down.
+    """
+    colour, style, marker, name = svg.DIFFUSION, "-", "o", "block diffusion"
+    if is_autoregressive:
+        colour, style, marker, name = svg.AUTOREGRESSIVE, "--", "s", "autoregressive"
+    rounds: list[tuple[float, float]] = []
+    warm_up: list[tuple[float, float]] = []
+    for row in rows:
+        middle = median(speed for pace in row.paces for speed in pace.speeds)
+        line: list[tuple[float, float]] = []
+        for pace in row.paces:
+            start = places.start(pace.launch)
+            line += [*((start + i, speed / middle) for i, speed in enumerate(pace.speeds)), (nan, nan)]
+            before = start - len(pace.warm_up)
+            warm_up += [(before + i, speed / middle) for i, speed in enumerate(pace.warm_up)]
+        axes.plot(*zip(*line, strict=True), style, color=colour, linewidth=1.0, alpha=0.7)
+        rounds += [point for point in line if not isnan(point[1])]
+    svg.cloud(axes, rounds, colour, is_round=not is_autoregressive, alpha=0.8)
+    svg.cloud(axes, [point for point in warm_up if point[1] > low], colour, is_round=not is_autoregressive)
+    slower = sorted({place for place, speed in warm_up if speed <= low})
+    axes.plot(slower, [low] * len(slower), "v", color=colour, markersize=5, alpha=0.4, clip_on=False)
+    if rows:
+        axes.plot([], [], style, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
 
 
 def _machine(
@@ -147,7 +157,7 @@ def _machine(
 
 
 def _finish(axes: Axes, places: _Places, *, is_last: bool) -> None:
-    axes.set_xlim(-0.7, places.end - 0.3)
+    axes.set_xlim(*places.limits)
     for launch in places.launches:
         start = places.start(launch)
         if places.warm_up:
@@ -156,8 +166,9 @@ def _finish(axes: Axes, places: _Places, *, is_last: bool) -> None:
     ticks = [(places.start(launch) + i, i) for launch in places.launches for i in numbers]
     if len(places.launches) > 12:
         ticks = ticks[:1]
-    axes.set_xticks([place for place, _ in ticks], [str(i) for _, i in ticks] if is_last else [""] * len(ticks))
     axes.tick_params(labelsize=8.5)
+    axes.set_xticks([place for place, _ in ticks] if is_last else [], [str(i) for _, i in ticks] if is_last else [])
+    axes.grid(visible=False, axis="x")
     if is_last:
         launches = "" if len(places.launches) == 1 else f", {len(places.launches)} launches one after another"
         axes.set_xlabel(f"number of the round{launches}", fontsize=9)
