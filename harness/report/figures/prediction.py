@@ -20,6 +20,7 @@ from harness.report.wording import (
     BLOCK_DIFFUSION_NAME,
     batch,
     counted,
+    device_in_short,
     listed,
     percent,
     ratio,
@@ -96,8 +97,7 @@ def _panel(axes: Axes, one: DevicePrediction, found: Predictions, analysis: Anal
 
 
 def short_name(one: DevicePrediction) -> str:
-    """Without the maker, which most of them share."""
-    return one.device.display_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return device_in_short(one.device.display_name)
 
 
 def _measured(one: DevicePrediction, found: Predictions, analysis: Analysis, decoding: str) -> list[tuple[int, float]]:
