@@ -113,7 +113,7 @@ def _judge(
         value = MEASURES[claim.measure](row, runs[row.run_id], twin)
         if value is not None:
             tested.append(_Tested(row, runs[row.run_id], twin, value))
-    reached = [one for one in tested if claim.is_reached_by(one.value)]
+    reached, missed = ([one for one in tested if claim.is_reached_by(one.value) == holds] for holds in (True, False))
     verdict, why = _verdict(claim, tested, reached)
     return Judgement(
         claim=claim,
@@ -124,7 +124,7 @@ def _judge(
         values=(min(one.value for one in tested), max(one.value for one in tested)) if tested else None,
         about=tuple(dict.fromkeys(f"{one.row.cell.model} on {one.run.device_name}" for one in tested)),
         is_as_launched=bool(tested) and all(_is_released(one.run) and one.run.is_trained for one in tested),
-        differences=tuple(_differences(reached, [one for one in tested if one not in reached])),
+        differences=tuple(_differences(reached, missed)),
         allowed=ALLOWED[claim.measure](claim, given),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,6 +104,11 @@ def setting(cell: Cell) -> str:
     """A diffusion cell's block length and steps in words."""
     steps = counted(cell.num_steps or 0, "step")
     return f"{cell.block_length}-token blocks and {'' if cell.stopping == 'fixed' else 'at most '}{steps}"
+
+
+def device_in_short(display_name: str) -> str:
+    """Without the maker, which most devices share, and without the memory."""
+    return re.sub(r"^(NVIDIA |AMD )?(GeForce )?|( \d+ GB| \(.*\))$", "", display_name)
 
 
 def price(figure: Any) -> str:

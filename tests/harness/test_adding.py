@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from test_cli import harness
 
 from engine.sampling import SAMPLERS
@@ -23,6 +24,7 @@ from harness.measuring.session import Session
 from harness.records import store
 from harness.records.journal import RoundJournal
 from harness.report import frame, tables
+from harness.spec import published
 from harness.spec.plan import build, identified
 from harness.spec.plan_json import to_json
 from harness.spec.suite import compose
@@ -80,7 +82,7 @@ def test_the_page_has_a_block_for_each_thing_that_can_be_added() -> None:
     assert set(BLOCKS) == {
         "device/toy_gpu.yaml", "model/toy_model.yaml", "protocol/toy_protocol.yaml", "prompts/toy_prompts.jsonl",
         "prompts/toy_checked.jsonl", "suite/toy.yaml", "toy_backend.py", "toy_metric.py", "toy_figure.py",
-        "toy_sampler.py",
+        "toy_sampler.py", "toy_published.yaml",
     }  # fmt: skip
 
 
@@ -143,6 +145,21 @@ def test_a_figure_is_on_the_page(outside: Path, tmp_path: Path, monkeypatch: pyt
     page = frame.build_page(measured(tmp_path / "run", outside, toy(monkeypatch)))
     assert figure["QUESTION"] in page
     assert "s at most." in page
+
+
+def test_a_published_figure_and_a_claim_are_judged(
+    outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, toys = (yaml.safe_load(path.read_text()) for path in (published.PATH, outside / "toy_published.yaml"))
+    path = tmp_path / "published.yaml"
+    path.write_text(yaml.safe_dump({**shipped, **{key: [*shipped[key], *toys[key]] for key in toys}}))
+    monkeypatch.setattr(published, "PATH", path)
+    analysis = measured(tmp_path / "run", outside, toy(monkeypatch))
+    claim, figure = analysis.claims[-1], analysis.published[-1]
+    assert (claim.claim.id, claim.verdict) == ("toy", "reproduced")  # 2 and 4 steps for 16 tokens of a pass each
+    assert figure.figure.id == "toy-h100"
+    assert 0.4 < (figure.share or 0) < 0.6
+    assert claim.claim.claim in frame.build_page(analysis)
 
 
 def test_a_sampler_decodes(outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import setuptools
 import yaml
 from synthetic import write_run
 
@@ -246,6 +248,15 @@ def test_a_file_that_cannot_be_read_ends_a_report_with_one_message_and_exit_2(
     assert said.startswith(f"error: {path}: cannot be read")
     assert len(said.splitlines()) <= 5
     assert "Traceback" not in said
+
+
+def test_the_wheel_ships_the_file() -> None:
+    root = PATH.parents[1]
+    build = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    found = setuptools.find_namespace_packages(str(root), include=build["packages"]["find"]["include"])
+    assert "results" in found
+    assert not [name for name in found if name.startswith("results.")], "runs are no part of it"
+    assert "*.yaml" in build["package-data"]["*"]
 
 
 def test_a_figure_of_several_devices_has_no_floor() -> None:

@@ -20,6 +20,7 @@ from harness.report.wording import (
     BLOCK_DIFFUSION_NAME,
     batch,
     counted,
+    device_in_short,
     listed,
     percent,
     ratio,
@@ -96,8 +97,7 @@ def _panel(axes: Axes, one: DevicePrediction, found: Predictions, analysis: Anal
 
 
 def short_name(one: DevicePrediction) -> str:
-    """Without the maker, which most of them share."""
-    return one.device.display_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return device_in_short(one.device.display_name)
 
 
 def _measured(one: DevicePrediction, found: Predictions, analysis: Analysis, decoding: str) -> list[tuple[int, float]]:
@@ -140,6 +140,16 @@ def _scales(axes: Axes, shown: Sequence[DevicePrediction], *, has_labels: bool, 
         axes.set_xlabel("batch size", fontsize=8.5)
 
 
+def _has_measured(found: Predictions, analysis: Analysis) -> bool:
+    own = {run.device.name for run in analysis.runs.values()}
+    return any(
+        _measured(one, found, analysis, decoding)
+        for one in found.devices
+        if one.device.name in own
+        for decoding in _STYLES
+    )
+
+
 def _legend(found: Predictions, analysis: Analysis) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=colour, linestyle=line, linewidth=2, label=f"{_NAMES[decoding]}, predicted")
@@ -149,7 +159,7 @@ def _legend(found: Predictions, analysis: Analysis) -> list[Line2D | Patch]:
     if found.is_released:
         handles.append(Line2D([], [], color=svg.INK, linestyle="", marker=PUBLISHED_MARKER, markerfacecolor="none",
                               markersize=5, label="published"))  # fmt: skip
-    if any(_measured(one, found, analysis, decoding) for one in found.devices for decoding in _STYLES):
+    if _has_measured(found, analysis):
         handles.append(Line2D([], [], color=svg.INK, linestyle="", marker="o", markersize=5, label="measured here"))
     return handles
 

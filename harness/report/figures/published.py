@@ -14,7 +14,7 @@ from harness.analysis.published import ASSUMED_STEPS, Judged
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, Table, captioned
-from harness.report.wording import counted, listed, percent, tok_s
+from harness.report.wording import counted, device_in_short, listed, percent, tok_s
 from harness.spec.data import devices
 from harness.spec.published import UNKNOWN, PublishedFigure
 
@@ -87,7 +87,7 @@ def _offset(decoding: str) -> float:
 
 
 def device_name(name: str) -> str:
-    return devices()[name].display_name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+    return device_in_short(devices()[name].display_name)
 
 
 def _legend() -> list[Line2D]:
@@ -128,7 +128,7 @@ def _table(shown: Sequence[Judged]) -> Table:
         head=("device", "what", "published", "floor (predicted)", "of the floor", "remark, and who says so"),
         rows=tuple(_row(one) for one in shown),
         numbers=(2, 3, 4),
-        wide=(5,),
+        wide=(1, 5),
     )
 
 
@@ -139,7 +139,7 @@ def _row(one: Judged) -> tuple[str, ...]:
         _what(one),
         f"{figure.about} {tok_s(figure.value)}".strip(),
         tok_s(one.floor_tok_s or 0.0),
-        percent(one.share or 0.0) + (" (above)" if one.exceeds else ""),
+        percent(one.share or 0.0),
         " ".join(filter(None, [figure.remark or ("NO REMARK." if one.exceeds else ""), _said_by(figure)])),
     )
 
