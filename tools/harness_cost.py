@@ -1,4 +1,6 @@
-"""What the harness itself costs: processor time a round part by part, of the GPU's watcher, and of an idle supervisor.
+"""What measuring itself costs: processor time a round part by part, of the GPU's watcher, and of an idle supervisor.
+
+And what the engine's ranges take of a step while no profiler listens.
 
     make bench                      or: python tools/harness_cost.py
 
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from engine import api, ranges
 from harness.measuring import cell as cells
 from harness.measuring import host_memory, self_check
 from harness.measuring.backends import registry
@@ -40,7 +44,7 @@ from harness.spec.suite import compose
 
 ROOT = Path(__file__).parents[1]
 ROUNDS, REPEATS = 3, 60  # of every cell of the smoke suite
-MOST_ROUND_S, MOST_WATCHER_SHARE, MOST_IDLE_SHARE = 200e-6, 0.005, 0.0001
+MOST_ROUND_S, MOST_WATCHER_SHARE, MOST_IDLE_SHARE, MOST_RANGES_SHARE = 200e-6, 0.005, 0.0001, 0.002
 WATCHED_S, IDLE_S = 10.0, 10.0
 CACHE_BYTES = 64 * 2**20  # more than the caches of most machines
 PARTS: tuple[tuple[str, Any, str], ...] = (
@@ -158,6 +162,52 @@ def print_rounds(title: str, *words: str, flushes_caches: bool = False) -> float
     return sums[1]
 
 
+class Counted:
+    """How often ranges of each name begin."""
+
+    def __init__(self) -> None:
+        self.names: Counter[str] = Counter()
+
+    def enter(self, name: str) -> None:
+        self.names[name] += 1
+
+    def leave(self, token: None) -> None:
+        pass
+
+
+def print_ranges(decoding: str, kind: str) -> float:
+    """What the ranges take of a pass of the preset `small` at batch 1, no tool attached; the share of those at level 1.
+
+    A pass's ranges are what a request of one more pass begins. Those that the level hides are asked for all the same.
+    """
+    model, prompt_BT = api.load("small"), torch.randint(0, 256, (1, 64))
+    how: dict[str, dict[str, Any]] = {
+        "block_diffusion": {"output_tokens": 64, "confidence": 0.0},  # asks each step whether it may stop; it may not
+        "autoregressive": {"eos": "ignore"},
+    }
+
+    def request(passes: int) -> api.Generation:
+        length = {"num_steps": passes} if decoding == "block_diffusion" else {"output_tokens": passes + 1}
+        return api.generate(model, prompt_BT, decoding=decoding, **how[decoding], **length)
+
+    heard = []
+    for passes in (8, 9):
+        counted = Counted()
+        with ranges.heard_by(counted):
+            request(passes)
+        heard.append(counted.names)
+    levels = {one.name: one.level for one in vars(ranges).values() if isinstance(one, ranges.Range)}
+    num_ranges = Counter(levels[name] == 1 for name in (heard[1] - heard[0]).elements())
+    cost_s = min(timeit.repeat("with begin(1): pass", globals={"begin": ranges.DENOISE_STEP}, number=10_000)) / 10_000
+    pass_s = median(second for _ in range(5) for second in request(48).step_s)
+    shown, hidden = (num * cost_s / pass_s for num in (num_ranges[True], num_ranges[False]))
+    print(
+        f"ranges of a {kind} (small, no tool): {num_ranges[True]} at level 1, {shown:.3%} of {1e3 * pass_s:.1f} ms, at "
+        f"most {MOST_RANGES_SHARE:.1%}; {num_ranges[False]} hidden ones, {hidden:.3%}; {1e9 * cost_s:.0f} ns each"
+    )
+    return shown
+
+
 def cpu_s(pid: int | str) -> float:
     """Processor seconds of a process so far, all its threads (Linux: schedstat)."""
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
@@ -208,6 +258,8 @@ def main() -> int:
     if sys.argv[1:] == ["watch"]:
         print(watch())
         return 0
+    kinds = {"block_diffusion": "denoising step", "autoregressive": "decode pass"}
+    in_ranges = max(print_ranges(decoding, kind) for decoding, kind in kinds.items())  # with torch's own threads
     torch.set_num_threads(1)
     round_s = print_rounds("mini")
     print_rounds("mini, with cold caches", flushes_caches=True)
@@ -218,7 +270,8 @@ def main() -> int:
     print(f"\na round (mini, batch 4): {1e3 * round_s:.3f} ms, at most {1e3 * MOST_ROUND_S:g} ms")
     print(f"watching a GPU: {watched}")
     print(f"idle supervisor: {idle:.4%} of a core, at most {MOST_IDLE_SHARE:.2%}")
-    return int(round_s > MOST_ROUND_S or (share or 0) > MOST_WATCHER_SHARE or idle > MOST_IDLE_SHARE)
+    too_much = round_s > MOST_ROUND_S or (share or 0) > MOST_WATCHER_SHARE or idle > MOST_IDLE_SHARE
+    return int(too_much or in_ranges > MOST_RANGES_SHARE)
 
 
 if __name__ == "__main__":
