@@ -25,6 +25,7 @@ __all__ = [
     "paired",
     "pairs_needed",
     "pooled_sd",
+    "ratio_interval",
     "share_interval",
     "sign_flip_p",
     "t_quantile",
@@ -170,3 +171,19 @@ def first_difference_p(differing: int, compared: int, rate: float) -> float:
     from scipy.stats import binomtest
 
     return float(binomtest(differing, compared, rate, alternative="greater").pvalue)
+
+
+def ratio_interval(base: Sequence[float], head: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """95 % interval of head / base, all above 0, by Welch's t of their logs; None where a side has fewer than two."""
+    from scipy.stats import ttest_ind
+
+    if min(len(base), len(head)) < 2:
+        return None, None
+    logs = np.log(head), np.log(base)
+    if max(float(np.ptp(one)) for one in logs) == 0:
+        ratio = float(np.exp(logs[0][0] - logs[1][0]))
+        return ratio, ratio
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one side that is all alike
+        interval = ttest_ind(*logs, equal_var=False).confidence_interval(WANTED_CONFIDENCE)
+    return float(np.exp(interval.low)), float(np.exp(interval.high))

@@ -91,9 +91,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is types.UnionType or origin is typing.Union:  # X | None
         return None if value is None else _value(next(a for a in arguments if a is not type(None)), value, where)
-    if origin is tuple:
+    if origin in (tuple, list):
         _expect(isinstance(value, list), where, "a list", value)
-        return tuple(_value(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
+        return origin(_value(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
     if origin is dict:
         _expect(isinstance(value, dict), where, "an object", value)
         return {key: _value(arguments[1], one, f"{where}.{key[:40]}") for key, one in value.items()}
