@@ -1,8 +1,8 @@
 """A gate's job: launches of two revisions that took turns on one machine. Standard library only.
 
 results/<suite>/gates/<job_id>/ holds job.json and a run directory for each launch. Pair k of a stage is the launch of
-either side with that stage and pair; a launch that something physical disturbed is dropped and repeated as the next
-attempt.
+either side with that stage and pair; a launch that something physical disturbed, or the cells of it that were, is
+dropped and repeated as the next attempt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Launch:
     side: str  # base | head
     attempt: int
     order: int  # of all launches of the job, as they were started
-    run_dir: str  # inside the job's directory, an ordinary run of one launch
+    run_dir: str  # inside the job's directory, an ordinary run of one launch; "" where a dropped one left none
     dropped: str | None  # why the whole launch does not count
     dropped_cells: dict[str, str]  # cell_id -> why the cell does not count in this launch
 
@@ -56,10 +56,13 @@ class Job:
     head: Revision
     launches: tuple[Launch, ...]
 
-    def latest(self, stage: str, side: str) -> dict[int, Launch]:
-        """Pair -> its last attempt that counts."""
-        counting = [one for one in self.launches if (one.stage, one.side) == (stage, side) and one.dropped is None]
-        return {one.pair: one for one in sorted(counting, key=lambda one: one.attempt)}
+    def counting(self, stage: str, side: str) -> dict[int, list[Launch]]:
+        """Pair -> its attempts that count, in order; a later one may hold only the cells that an earlier one lost."""
+        found: dict[int, list[Launch]] = {}
+        for one in sorted(self.launches, key=lambda one: one.attempt):
+            if (one.stage, one.side) == (stage, side) and one.dropped is None:
+                found.setdefault(one.pair, []).append(one)
+        return found
 
 
 def is_job(directory: Path) -> bool:

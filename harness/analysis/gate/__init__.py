@@ -14,6 +14,7 @@ from harness.analysis.gate import samples, times
 from harness.analysis.gate.judge import Acceptance, Accepted, kept, settings_of
 from harness.analysis.gate.judge import judge as judge_samples
 from harness.analysis.verdict import Verdict
+from harness.spec.gate_rules import GateConfig
 
 __all__ = ["Acceptance", "Accepted", "PairPlan", "judge", "judge_runs", "plan_pairs", "screen"]
 
@@ -27,7 +28,12 @@ class PairPlan:
 
 
 def plan_pairs(job_dir: Path) -> PairPlan:
-    """From the pairs of the screen so far: the scatter decides, never the means, so more of them bend no p-value."""
+    """From the pairs of the screen so far: the scatter decides, never the means, so more of them bend no p-value.
+
+    Before there is a launch of either side, it is what suites have by default.
+    """
+    if not samples.has_pairs(job_dir):
+        return PairPlan(screen=GateConfig().screen_pairs, confirm=GateConfig().confirm_pairs)
     found = samples.of_job(job_dir)
     gate = settings_of(found)
     _, screens = kept(found, gate)

@@ -58,7 +58,7 @@ def _effect(layer: str, key: str, declared: list[str]) -> str:
 def _facts(samples: Samples, side: int) -> dict[tuple[str, str], set[str]]:
     """(layer, key) -> every value that a launch of the side has for it, as text."""
     facts: dict[tuple[str, str], set[str]] = {}
-    runs = {id(one.run): one.run for one in samples.of_side(side)}
+    runs = {id(run): run for one in samples.of_side(side) for run, _ in one.attempts}
     for run in runs.values():
         for layer, key, value in _facts_of(run):
             facts.setdefault((layer, key), set()).add(value)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.analysis import stats
-from harness.analysis.gate.samples import Key, Sample, Samples, by_prompt, by_round
+from harness.analysis.gate.samples import Key, Samples, by_prompt, by_round
 from harness.analysis.metrics import Metric
 from harness.analysis.verdict import RuleVerdict, Stage, State
 from harness.records.types import Cell, Round
@@ -95,16 +95,15 @@ def _values(asked: Asked, metric: Metric, side: int) -> dict[Key, list[float]]:
     """Round -> its value in each launch."""
     values: dict[Key, list[float]] = {}
     for sample in asked.samples.of_side(side):
-        if asked.cell_id in sample.run.planned:
-            for key, value in by_round(metric, asked.cell_id, sample).items():
-                values.setdefault(key, []).append(value)
+        for key, value in by_round(metric, asked.cell_id, sample).items():
+            values.setdefault(key, []).append(value)
     return values
 
 
 def _works(asked: Asked, side: int) -> dict[Key, Any]:
     """Round -> how much its tokens asked for: their number, and with adaptive stopping the steps they took."""
     for sample in asked.samples.of_side(side):
-        record = sample.record(asked.cell_id) if asked.cell_id in sample.run.planned else None
+        record = sample.record(asked.cell_id)
         if record is not None:
             return {(one.index, one.seed): _work(one, asked.cell) for one in record.rounds}
     return {}
@@ -172,7 +171,7 @@ def outputs(asked: Asked) -> RuleVerdict | None:
 def _counted(asked: Asked, side: int) -> tuple[list[list[int]], list[str]] | None:
     """Token ids of the first rows and hashes of all rows, of the first launch that counted them."""
     for sample in asked.samples.of_side(side):
-        record = sample.record(asked.cell_id) if asked.cell_id in sample.run.planned else None
+        record = sample.record(asked.cell_id)
         rows = record.counters.get(OUTPUT_IDS) if record is not None else None
         if record is not None and isinstance(rows, list) and rows and all(isinstance(row, list) for row in rows):
             return rows, [str(one) for one in record.counters.get("output_hashes") or ()]
@@ -200,7 +199,7 @@ class Drawn:
 
 def random(asked: Asked, metric: Metric, gate: GateConfig, seed: int) -> RuleVerdict | Drawn | None:
     """Paired over prompts, by the sign-flip test of the mean difference."""
-    base, head = (by_prompt(metric, asked.cell_id, _planned_samples(asked, side)) for side in (0, 1))
+    base, head = (by_prompt(metric, asked.cell_id, asked.samples.of_side(side)) for side in (0, 1))
     if not base or not head:
         return asked.one_sided(bool(base), bool(head), metric.unit, metric.better)
     prompts = [prompt for prompt in base if prompt in head]
@@ -251,10 +250,6 @@ def adjusted(drawn: Sequence[Drawn], gate: GateConfig) -> list[RuleVerdict]:
             state = (State.REGRESSED if worse else State.IMPROVED) if certain else one.verdict.state
             found[i] = replace(one.verdict, state=state, p_adjusted=float(p))
     return [found[i] for i in range(len(drawn))]
-
-
-def _planned_samples(asked: Asked, side: int) -> list[Sample]:
-    return [one for one in asked.samples.of_side(side) if asked.cell_id in one.run.planned]
 
 
 def ratio_of(mean_log: float | None, better: str) -> float | None:

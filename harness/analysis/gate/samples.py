@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -23,21 +22,39 @@ Key = tuple[int, int]  # index and seed of a round; a record's own values have t
 _WORST_FIRST = ("error", "timeout", "oom", "unsupported")
 
 
+Attempt = tuple[Run, dict[str, str]]  # and its cells that do not count, with the reasons
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One launch of one side."""
+    """One launch of one side; a repeat of it holds the cells that an earlier attempt lost."""
 
-    run: Run
+    attempts: tuple[Attempt, ...]  # at least one, in order
     launch: int
-    dropped_cells: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> Run:
+        return self.attempts[0][0]
+
+    def run_of(self, cell_id: str) -> Run | None:
+        """Which attempt counts for the cell: the last that lost it not; None where there is none."""
+        runs = (run for run, dropped in reversed(self.attempts) if cell_id in run.planned and cell_id not in dropped)
+        return next(runs, None)
+
+    def why_dropped(self, cell_id: str) -> str | None:
+        """Why no attempt counts for the cell; None where one does, or none was made."""
+        reasons = [dropped[cell_id] for _, dropped in self.attempts if cell_id in dropped]
+        return reasons[-1] if reasons and self.run_of(cell_id) is None else None
 
     def record(self, cell_id: str) -> Record | None:
         """The cell's record where it ended well and counts."""
         record = self.any_record(cell_id)
-        return record if record is not None and record.status == OK and cell_id not in self.dropped_cells else None
+        return record if record is not None and record.status == OK else None
 
     def any_record(self, cell_id: str) -> Record | None:
-        record = self.run.final.get((cell_id, self.launch))
+        """However it ended."""
+        run = self.run_of(cell_id)
+        record = run.final.get((cell_id, self.launch)) if run is not None else None
         return None if record is None or record.is_interrupted else record
 
 
@@ -67,16 +84,19 @@ class Samples:
 
     def planned(self, side: int) -> dict[str, CellPlan]:
         """Of all cells, in plan order."""
-        return {k: v for sample in self.of_side(side, self.whole)[:1] for k, v in sample.run.planned.items()}
+        planned: dict[str, CellPlan] = {}
+        for sample in self.of_side(side, self.whole):
+            for run, _ in sample.attempts:
+                planned = {**run.planned, **planned}
+        return planned
 
     def status(self, side: int, cell_id: str) -> tuple[str, str]:
         """ok, absent, dropped, or the worst status that a launch of that side ended in; and how often, and why."""
-        samples = [one for one in self.of_side(side) if cell_id in one.run.planned]
-        counting = [one for one in samples if cell_id not in one.dropped_cells]
-        if samples and not counting:
-            return DROPPED, next(iter(samples)).dropped_cells[cell_id]
-        records = [one.any_record(cell_id) for one in counting]
-        there = [record for record in records if record is not None]
+        samples = self.of_side(side)
+        there = [record for one in samples if (record := one.any_record(cell_id)) is not None]
+        dropped = [why for one in samples if (why := one.why_dropped(cell_id))]
+        if dropped and not there:
+            return DROPPED, dropped[-1]
         bad = [record for record in there if record.status != OK]
         if bad:
             worst = min(bad, key=lambda record: _WORST_FIRST.index(record.status))
@@ -88,13 +108,18 @@ class Samples:
 def of_job(job_dir: Path) -> Samples:
     """Raises StoreError where job.json or a run in it cannot be read, or one side has no launch that counts."""
     job = jobs.read(job_dir)
-    load = partial(_load, job_dir, {})
-    stages = {stage: _pairs(job, stage, load) for stage in (SCREEN, CONFIRM)}
+    stages = {stage: _pairs(job, stage, job_dir) for stage in (SCREEN, CONFIRM)}
     for side, name in enumerate((BASE, HEAD)):
         if not any(pair[side] for pair in stages[SCREEN]):
             raise StoreError(f"{job_dir}: no launch of {name} counts, so there is nothing to judge")
     samples = Samples(mode=JOB, suite=job.suite, sides=_NO_SIDES, stages=stages, warnings=tuple(_dropped(job)))
     return replace(samples, sides=(_side(samples, 0, job.base), _side(samples, 1, job.head)))
+
+
+def has_pairs(job_dir: Path) -> bool:
+    """Whether both sides have a launch that counts."""
+    job = jobs.read(job_dir)
+    return all(job.counting(SCREEN, side) for side in (BASE, HEAD))
 
 
 def of_runs(base: Path, head: Path, names: tuple[str, str]) -> Samples:
@@ -104,7 +129,7 @@ def of_runs(base: Path, head: Path, names: tuple[str, str]) -> Samples:
     pairs: list[Pair] = []
     for launch in range(max(counts)):
         base_sample, head_sample = (
-            Sample(run, launch) if launch < count else None for run, count in zip(runs, counts, strict=True)
+            Sample(((run, {}),), launch) if launch < count else None for run, count in zip(runs, counts, strict=True)
         )
         pairs.append((base_sample, head_sample))
     samples = Samples(mode=STORED, suite=runs[1].suite, sides=_NO_SIDES, stages={STORED: pairs}, warnings=())
@@ -112,17 +137,16 @@ def of_runs(base: Path, head: Path, names: tuple[str, str]) -> Samples:
     return replace(samples, sides=tuple(sides))  # type: ignore[arg-type]
 
 
-def _load(job_dir: Path, loaded: dict[str, Run], launch: jobs.Launch | None) -> Sample | None:
-    if launch is None:
+def _load(job_dir: Path, launches: Sequence[jobs.Launch] | None) -> Sample | None:
+    if not launches:
         return None
-    if launch.run_dir not in loaded:
-        loaded[launch.run_dir] = load_run(job_dir / launch.run_dir)
-    return Sample(loaded[launch.run_dir], 0, launch.dropped_cells)
+    return Sample(tuple((load_run(job_dir / one.run_dir), one.dropped_cells) for one in launches), 0)
 
 
-def _pairs(job: Job, stage: str, load: Callable[[jobs.Launch | None], Sample | None]) -> list[Pair]:
-    base, head = (job.latest(stage, side) for side in (BASE, HEAD))
-    return [(load(base.get(pair)), load(head.get(pair))) for pair in sorted(base.keys() | head.keys())]
+def _pairs(job: Job, stage: str, job_dir: Path) -> list[Pair]:
+    base, head = (job.counting(stage, side) for side in (BASE, HEAD))
+    pairs = sorted(base.keys() | head.keys())
+    return [(_load(job_dir, base.get(pair)), _load(job_dir, head.get(pair))) for pair in pairs]
 
 
 def _dropped(job: Job) -> Iterator[str]:
@@ -136,7 +160,8 @@ def _dropped(job: Job) -> Iterator[str]:
 
 
 def _side(samples: Samples, side: int, revision: jobs.Revision) -> Side:
-    ids = {r.environment_id for one in samples.of_side(side) for r in one.run.final.values()}
+    runs = [run for one in samples.of_side(side) for run, _ in one.attempts]
+    ids = {record.environment_id for run in runs for record in run.final.values()}
     return Side(
         revision=revision.revision,
         commit=revision.commit,
@@ -161,12 +186,13 @@ _NO_SIDES = (Side(revision="", commit=None, dirty=None, environment_ids=()),) * 
 def by_round(metric: Metric, cell_id: str, sample: Sample | None) -> dict[Key, float]:
     """Round -> value; {} where the cell did not count, or the metric cannot be had."""
     record = sample.record(cell_id) if sample is not None else None
-    if sample is None or record is None or not record.rounds:
+    run = sample.run_of(cell_id) if sample is not None else None
+    if run is None or record is None or not record.rounds:
         return {}
     first = record.rounds[0]
     values: dict[Key, float] = {}
     try:
-        for inputs in inputs_of(metric, sample.run.planned[cell_id], record, sample.run):
+        for inputs in inputs_of(metric, run.planned[cell_id], record, run):
             of = inputs[0] if isinstance(inputs[0], Round) else first
             try:
                 values[of.index, of.seed] = _value(metric, inputs)
@@ -198,10 +224,10 @@ def by_prompt(metric: Metric, cell_id: str, samples: Sequence[Sample]) -> dict[A
     same, and are no new evidence. A row counts as a batch of its own.
     """
     for sample in samples:
-        record = sample.record(cell_id)
-        if record is None:
+        record, run = sample.record(cell_id), sample.run_of(cell_id)
+        if record is None or run is None:
             continue
-        planned = sample.run.planned[cell_id]
+        planned = run.planned[cell_id]
         found: dict[Any, list[float]] = {}
         for one in record.rounds:
             for row in range(len(one.useful_tokens)):
