@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from harness import arguments
 
 if TYPE_CHECKING:
+    from harness.analysis.verdict import Verdict
     from harness.spec.config import SuiteConfig
     from harness.spec.plan import Plan
 
@@ -112,12 +113,14 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
 
 def report(args: argparse.Namespace) -> int:
     """Build one page from one or more runs."""
+    from harness.analysis import verdict as verdicts
     from harness.records import store
 
     run_dirs = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
     suite = Path(str(store.read_json(run_dirs[0] / "plan.json").get("suite") or "report")).name
     default = Path(args.reports_dir) / f"{suite}.html"
-    return _report(args, run_dirs, Path(args.output) if args.output else default)
+    verdict = verdicts.read(Path(args.verdict)) if args.verdict else None
+    return _report(args, run_dirs, Path(args.output) if args.output else default, verdict)
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -158,7 +161,7 @@ def doctor(args: argparse.Namespace) -> int:
     return NOTHING if any(check.status == examining.FAIL for check in checks) else DONE
 
 
-def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int:
+def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path, verdict: Verdict | None = None) -> int:
     """Analyse what is on disk, write the page, print the result; the exit code says whether anything is incomplete."""
     from harness.analysis.analyse import analyse
     from harness.analysis.run_data import load_run
@@ -169,7 +172,7 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int
     analysis = analyse([load_run(run_dir) for run_dir in run_dirs])
     if not analysis.has_rows:
         raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
-    store.write_atomic(output, build_page(analysis))
+    store.write_atomic(output, build_page(analysis, verdict))
     if args.json:
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
     elif not args.quiet:
