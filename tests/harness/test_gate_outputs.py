@@ -14,8 +14,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from verdicts import example, only, with_cells
+from synthetic import Scenario, write_run
+from verdicts import EXAMPLE, example, only, with_cells
 
+from harness import cli
 from harness.analysis.verdict import State
 from harness.report.gate import entries as lines_of
 from harness.report.gate.annotations import MOST, annotations_text
@@ -185,3 +187,20 @@ def test_the_page_folds_what_is_unchanged_and_draws_a_known_interval() -> None:
     assert ">OK<" in folded
     rules = [rule for cell in example().cells for rule in cell.rules if rule.low is not None]
     assert shown.count("<svg") == sum(rule.state not in lines_of.UNCHANGED for rule in rules) == 5
+
+
+def test_the_report_opens_with_the_verdict_it_is_given(tmp_path: Path) -> None:
+    run, output = str(write_run(tmp_path, Scenario())), tmp_path / "page.html"
+    assert cli.main(["report", run, "-q", "-o", str(output)]) == 0
+    assert "May I merge?" not in output.read_text(encoding="utf-8")
+    assert cli.main(["report", run, "-q", "-o", str(output), "--verdict", str(EXAMPLE)]) == 0
+    first = re.search(r"<main>\s*<section[^>]*>\s*<h2[^>]*>([^<]*)", output.read_text(encoding="utf-8"))
+    assert first[1] == "May I merge?"
+
+
+def test_a_damaged_verdict_is_no_section_but_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, damaged = str(write_run(tmp_path, Scenario())), tmp_path / "verdict.json"
+    damaged.write_text("{}")
+    assert cli.main(["report", run, "-o", str(tmp_path / "page.html"), "--verdict", str(damaged)]) == cli.USAGE
+    assert capsys.readouterr().err.startswith(f"error: {damaged}: ")
+    assert not (tmp_path / "page.html").exists()

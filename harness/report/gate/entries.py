@@ -27,12 +27,12 @@ _NEXT = {
     State.OUTPUT_CHANGED: "decide whether the answers should differ, before any time is looked at",
     State.BROKEN: "fix what fails on head; its times are not looked at",
     State.MISSING: "measure the missing cells, or take them out of the suite file in the same change",
-    State.REGRESSED: "find the cause; if it is wanted, approve it with a reason and an expiry (`baseline approve`)",
+    State.REGRESSED: "find the cause; if it is wanted, approve it with a reason: python -m harness baseline approve",
     State.BROKEN_BOTH: "these fail on both sides, so nothing guards them",
     State.INCOMPARABLE: "measure base again on this machine with this software",
-    State.NO_BASELINE: "approve a first baseline (`baseline approve`)",
+    State.NO_BASELINE: "approve a first baseline: python -m harness baseline approve",
     State.INCONCLUSIVE: "nobody can tell: use a quieter machine or more pairs",
-    State.IMPROVED: "approve the gain, so that it cannot be lost again unseen (`baseline approve`)",
+    State.IMPROVED: "approve the gain, so that it cannot be lost again unseen: python -m harness baseline approve",
 }
 _MODES = {JOB: "both sides in one job", STORED: "two stored runs", BASELINE: "against approved values"}
 

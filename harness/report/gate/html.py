@@ -31,7 +31,7 @@ def section(verdict: Verdict) -> dict[str, Any]:
         "counts": lines_of.counts(verdict),
         "next_steps": lines_of.next_steps(verdict),
         "notes": [*lines_of.shifts(verdict), *lines_of.notes(verdict)][:MOST_ROWS],
-        "scale": lines_of.signed(math.expm1(scale)),
+        "scale": f"±{100 * math.expm1(scale):.3g} %",
         "tables": [
             (title, [(entry, interval_picture(entry, scale)) for entry in part[:MOST_ROWS]], len(part) - MOST_ROWS)
             for title, part in (("", changed), ("unchanged, or only reported", unchanged))
