@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from harness.analysis.rows import CellRow
     from harness.analysis.run_data import Run
+    from harness.measuring.progress import PlainProgress
     from harness.records.types import Environment
     from harness.spec.plan import Plan
 
@@ -133,7 +134,8 @@ class SuiteRun:
         if not groups:
             raise pytest.UsageError("no cell is left to measure: every selected one is skipped by the plan")
         cells = tuple(planned for group in groups for planned in group)
-        plan = planning.identified(replace(self.plan, cells=cells), self.plan.provenance)
+        whole = replace(self.plan.config, shard="1/1")  # a share was taken above
+        plan = planning.identified(replace(self.plan, config=whole, cells=cells), self.plan.provenance)
         try:
             prepared = prepare.open_run(plan, self.environment, words=self.words, command=self.command)
             prepared.measure(_progress(config))
@@ -194,7 +196,7 @@ class _Hooks:
             )
 
 
-def _progress(config: pytest.Config) -> Any:
+def _progress(config: pytest.Config) -> PlainProgress:
     """Lines through pytest's own terminal, which does not capture them."""
     from harness.measuring.progress import PlainProgress, QuietProgress
 

@@ -106,6 +106,13 @@ def test_only_groups_of_selected_cells_are_measured(tmp_path: Path) -> None:
     assert [b["extra_info"]["cell"]["num_steps"] for b in done.benchmarks] == [2]
 
 
+def test_a_share_is_measured_whole(tmp_path: Path) -> None:
+    words = ("backend=fake", "axes.batch_size=[1,2,4]", "axes.num_steps=[2]", "shard=1/2")
+    done = session(tmp_path, words=words)
+    assert done.returncode == 0, done.text
+    assert {b["extra_info"]["cell"]["batch_size"] for b in done.benchmarks} < {1, 2, 4}
+
+
 def test_another_session_measures_again(tmp_path: Path) -> None:
     first, second = (session(tmp_path, "-k", "not BD") for _ in range(2))
     assert (first.returncode, second.returncode, second.num_runs) == (0, 0, 2)
