@@ -104,3 +104,4 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
     _add_runs(verb)
     verb.add_argument("-o", "--output", metavar="FILE", help="the page (default: reports/<suite>.html)")
     verb.add_argument("--reports-dir", default="reports", metavar="DIR")
+    verb.add_argument("--verdict", metavar="FILE", help='a gate\'s verdict.json, for the section "May I merge?"')

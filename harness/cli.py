@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from harness import arguments
 
 if TYPE_CHECKING:
-    from harness.records.types import Environment
+    from harness.analysis.verdict import Verdict
     from harness.spec.config import SuiteConfig
     from harness.spec.plan import Plan
 
@@ -62,12 +62,13 @@ def main(argv: Sequence[str]) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Show every cell, every skip and what each should cost; touch no GPU."""
+    from harness.measuring import prepare
     from harness.spec.plan_json import to_json
 
     config = _compose(args)
     if args.cfg:
         return _print_config(config)
-    planned, _ = _planned(config)
+    planned, _ = prepare.plan_here(config)
     if args.json:
         print(json.dumps(to_json(planned), indent=1))
     else:
@@ -90,29 +91,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     """Into which folder; the plan and all else that measuring needs is gone from memory when the report begins."""
-    from harness.measuring import doctor, progress
-    from harness.measuring.runner import Supervisor, WorkerError
+    from harness.measuring import prepare, progress
+    from harness.measuring.runner import WorkerError
     from harness.records import store
-    from harness.spec import suite
-    from harness.spec.plan_json import to_json
 
-    planned, environment = _planned(config)
-    _refuse_unfit(planned, environment)
+    planned, environment = prepare.plan_here(config)
+    if reason := prepare.why_unfit(planned, environment):
+        raise _Exit(NOTHING, reason)
     if news := _why_new(config, planned):
         _say(args, news)
-    run_dir = store.open_run_dir(Path(config.results_dir), config.name, planned.run_id, fresh=config.fresh)
-    store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
-    store.write_atomic(run_dir / "plan.json", store.json_lines({**to_json(planned), "command": args.command}))
-    store.write_environment(run_dir, environment)
-    doctor.attach(run_dir, environment, config.device.kind)
+    prepared = prepare.open_run(planned, environment, words=args.overrides, command=args.command)
+    run_dir = prepared.run_dir
     _log_to(run_dir / "run.log", args)
     watcher = progress.choose(args.quiet)
-    supervisor = Supervisor(
-        plan=planned, words=args.overrides, run_dir=run_dir, environment=environment, progress=watcher
-    )
     _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
     try:
-        supervisor.run()
+        prepared.measure(watcher)
     except store.NewerSchemaError:
         raise
     except (store.StoreError, WorkerError) as error:
@@ -135,12 +129,14 @@ def _tell_measured(args: argparse.Namespace, run_dir: Path) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Build one page from one or more runs."""
+    from harness.analysis import verdict as verdicts
     from harness.records import store
 
     run_dirs = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
     suite = Path(str(store.read_json(run_dirs[0] / "plan.json").get("suite") or "report")).name
     default = Path(args.reports_dir) / f"{suite}.html"
-    return _report(args, run_dirs, Path(args.output) if args.output else default)
+    verdict = verdicts.read(Path(args.verdict)) if args.verdict else None
+    return _report(args, run_dirs, Path(args.output) if args.output else default, verdict)
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -181,7 +177,7 @@ def doctor(args: argparse.Namespace) -> int:
     return NOTHING if any(check.status == examining.FAIL for check in checks) else DONE
 
 
-def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int:
+def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path, verdict: Verdict | None = None) -> int:
     """Analyse what is on disk, write the page, print the result; the exit code says whether anything is incomplete."""
     from harness.analysis.analyse import analyse
     from harness.analysis.run_data import load_run
@@ -192,7 +188,7 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path) -> int
     analysis = analyse([load_run(run_dir) for run_dir in run_dirs])
     if not analysis.has_rows:
         raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
-    store.write_atomic(output, build_page(analysis))
+    store.write_atomic(output, build_page(analysis, verdict))
     if args.json:
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
     elif not args.quiet:
@@ -215,39 +211,6 @@ def _print_config(config: SuiteConfig) -> int:
 
     print(suite.to_yaml(config), end="")
     return DONE
-
-
-def _planned(config: SuiteConfig) -> tuple[Plan, Environment]:
-    """The plan with the run_id that it has on this machine."""
-    from harness.measuring import environment
-    from harness.spec import fingerprint
-    from harness.spec import plan as planning
-
-    built = planning.build(config)
-    here = environment.collect()
-    provenance = {
-        "weights_hash": fingerprint.weights_hash(config.model, built.shape, config.seed),
-        "source_hash": fingerprint.source_hash(),
-        "identity": here.identity,
-        "stack": here.stack,
-    }
-    return planning.identified(built, provenance), here
-
-
-def _refuse_unfit(planned: Plan, environment: Environment) -> None:
-    from harness.measuring.fitness import unfit
-    from harness.spec import data
-
-    config = planned.config
-    reason = unfit(config.device, environment, data.nvml_names(config.config_dir))
-    if reason:
-        raise _Exit(NOTHING, reason)
-    if not planned.cells:
-        reasons = sorted({skipped.reason for skipped in planned.skipped})
-        raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
-    if not planned.own_groups:
-        count = len(planned.groups)
-        raise _Exit(NOTHING, f"shard={config.shard} is empty: n is at most {count}, one share a group")
 
 
 def _why_new(config: SuiteConfig, planned: Plan) -> str | None:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import SHIPPED
+from harness.records.types import Cell
+from harness.spec import gate_rules
+from harness.spec.gate_rules import GateConfig
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float8_e4m3": 1}
 MAX_BLOCK_LENGTH = 1024
@@ -153,6 +156,7 @@ class SuiteConfig:
     routing: str = "model"
     options: dict[str, Any] = field(default_factory=dict)  # the backend's own
     peer_options: dict[str, Any] = field(default_factory=dict)  # the peer's own
+    gate: GateConfig = field(default_factory=GateConfig)
     seed: int = 0
     repeat_prompts: bool = False
     launcher: str = "inline"
@@ -238,6 +242,10 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
         if len(excluded.keys() - {"reason"}) == 0:
             raise ConfigError(f"exclude[{i}]: names no axis, so it would exclude every cell")
     _check_rules("energy", config.energy, [])
+    try:
+        gate_rules.check(config.gate, [f.name for f in fields(Cell)])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     _check_honesty(config)
 
 
