@@ -13,6 +13,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,6 +198,33 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path, verdic
             print(self_check_text(analysis.self_check), end="")
         print(f"report: {output}")
     return INCOMPLETE if analysis.is_incomplete else DONE
+
+
+def _measure_ab(args: argparse.Namespace) -> Path:
+    """gate --base REV: base and head measured in turn on this machine; the job's folder, to be judged."""
+    from harness.analysis import gate
+    from harness.measuring.ab.measure import Judge, measured
+    from harness.measuring.ab.side import SideError
+
+    config = _compose(args)
+    judge = Judge(
+        screen_pairs=lambda job_dir: gate.plan_pairs(job_dir).screen,
+        screen=gate.screen,
+        confirm_pairs=lambda job_dir: gate.plan_pairs(job_dir).confirm,
+        repeats=config.gate.retries,
+    )
+    try:
+        return measured(
+            base=args.base,
+            head=args.head,
+            words=args.overrides,
+            config_dir=args.config_dir,
+            results_dir=Path(config.results_dir),
+            judge=judge,
+            say=partial(_say, args),
+        )
+    except SideError as error:
+        raise _Exit(NOTHING if error.side == "base" else INCOMPLETE, str(error)) from None
 
 
 def _compose(args: argparse.Namespace) -> SuiteConfig:

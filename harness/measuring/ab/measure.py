@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.measuring.ab import checkout
-from harness.measuring.ab.job import CONFIRM, SCREEN, Job, Say, interruptible
-from harness.measuring.ab.side import BASE, HEAD, Side, SideError
+from harness.measuring.ab.job import LiveJob, Say, interruptible
+from harness.measuring.ab.side import Side, SideError
 from harness.records import store
+from harness.records.job import BASE, CONFIRM, HEAD, SCREEN
 
 WORKING_TREE = "working tree"
 
@@ -69,7 +70,7 @@ def measured(
             raise SideError(BASE, f"{sides[BASE]} has none of the cells of {sides[HEAD]}, so nothing can be compared")
         names = "-".join(side.commit[:7] + ("+" if side.dirty else "") for side in sides.values())
         job_dir = store.open_run_dir(results_dir / sides[HEAD].suite, "gates", names, fresh=True)
-        job = Job(job_dir=job_dir.resolve(), sides=sides, say=say, repeats=judge.repeats)
+        job = LiveJob(job_dir=job_dir.resolve(), sides=sides, say=say, repeats=judge.repeats)
         job.write()
         say(f"{job_dir}: {sides[BASE]} against {sides[HEAD]}, {len(sides[HEAD].cells)} cells")
         with _told_on_interrupt(job_dir, say):

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-BASE, HEAD = "base", "head"
 _GRACE_S = 15.0  # a run that was told to end writes down what it has
 
 
