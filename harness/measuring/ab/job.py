@@ -106,7 +106,7 @@ class LiveJob:
         folders = {side: self.job_dir / side / f".{name}" for side in todo}
         begun, errors, codes = time.monotonic(), self._ecc_errors(), []
         try:
-            codes = self._run(todo, folders)
+            codes = self._run(todo, folders, self._words(stage, pair))
         finally:
             launches = [
                 Launch(
@@ -135,14 +135,20 @@ class LiveJob:
             self._tell(one, len(todo[one.side]), time.monotonic() - begun)
         return codes
 
-    def _run(self, todo: Mapping[str, Sequence[str]], folders: Mapping[str, Path]) -> list[int]:
+    def _words(self, stage: str, pair: int) -> list[str]:
+        """Overrides of a launch. Seeds are equal everywhere. What repeats exactly is counted in the first pair alone."""
+        counts = pair == 0 and stage == jobs.SCREEN
+        known = all(side.is_current for side in self.sides.values())
+        return [f"seed={self.sides[HEAD].seed}", *(["protocol.operations=false"] if known and not counts else [])]
+
+    def _run(self, todo: Mapping[str, Sequence[str]], folders: Mapping[str, Path], words: Sequence[str]) -> list[int]:
         """Exit codes of one launch of each side named, of two in turn; the first one begins."""
         with ExitStack() as stack:
             referee = stack.enter_context(turns.between(*todo)) if len(todo) == 2 else None
             processes = {}
             for name, cells in todo.items():
                 variables = {} if referee is None else referee.variables(name)
-                processes[name] = self.sides[name].start(cells, folders[name], self.sides[HEAD].seed, variables)
+                processes[name] = self.sides[name].start(cells, folders[name], words, variables)
                 stack.callback(end, processes[name])
             running = set(processes)
             while running:

@@ -65,13 +65,13 @@ class Side:
         return f"{self.name} {self.revision} ({self.commit[:12]}{' with changes' if self.dirty else ''})"
 
     def start(
-        self, cells: Sequence[str], folder: Path, seed: int, variables: Mapping[str, str]
+        self, cells: Sequence[str], folder: Path, words: Sequence[str], variables: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
         """Begin to measure these cells in this order, once, in fresh processes. Their output: folder/log.
 
-        A side that is not current measures all cells, in its own order.
+        words: overrides for this launch. A side that is not current measures all cells, in its own order.
         """
-        words = ["fresh=true", "protocol.launches=1", f"seed={seed}", f"results_dir={_quoted(str(folder))}"]
+        words = [*words, "fresh=true", "protocol.launches=1", f"results_dir={_quoted(str(folder))}"]
         if self.is_current:
             words += ["reports_dir=null", f"cells=[{','.join(map(_quoted, cells))}]"]
         else:
