@@ -140,7 +140,7 @@ def interpreter_of(tree: Path, say: Callable[[str], None]) -> str:
     with (cache / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two gates that need the same: one makes it
         if not mark.exists():
-            say(f"{tree.name}: depends on other packages; installing them into {folder}, once")
+            say(f"a side depends on other packages than this one; installing them into {folder}, once")
             venv.create(folder, with_pip=True, clear=True, symlinks=True)
             _install(python, wanted, folder)
             mark.touch()

@@ -136,7 +136,7 @@ class LiveJob:
         return codes
 
     def _words(self, stage: str, pair: int) -> list[str]:
-        """Overrides of a launch. Seeds are equal everywhere. What repeats exactly is counted in the first pair alone."""
+        """Overrides of a launch: equal seeds everywhere, and exact counts, which repeat, in the first pair alone."""
         counts = pair == 0 and stage == jobs.SCREEN
         known = all(side.is_current for side in self.sides.values())
         return [f"seed={self.sides[HEAD].seed}", *(["protocol.operations=false"] if known and not counts else [])]
