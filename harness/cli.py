@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import arguments
+from harness import arguments, gate_verbs
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Verdict
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(config)
     run_dir = _measure(args, config)
+    _offer(run_dir)
     return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
 
 
@@ -109,6 +110,14 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     except (store.StoreError, WorkerError) as error:
         raise _Exit(INCOMPLETE, f"{error}\nwhat was measured is kept; {run_dir / 'run.log'} has more") from None
     return run_dir
+
+
+def _offer(run_dir: Path) -> None:
+    """Write what `baseline approve` may take; a run changes no baseline."""
+    import harness.analysis.gate.samples as samples
+    from harness.analysis import candidate
+
+    candidate.write(run_dir, samples.of_runs(run_dir, run_dir, ("", "")))
 
 
 def report(args: argparse.Namespace) -> int:
@@ -184,10 +193,13 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path, verdic
 
 
 def _compose(args: argparse.Namespace) -> SuiteConfig:
+    from harness.analysis.metrics import check_metrics
     from harness.measuring.backends.registry import BACKENDS
     from harness.spec import suite
 
-    return suite.compose(args.overrides, config_dir=args.config_dir, backends=list(BACKENDS))
+    config = suite.compose(args.overrides, config_dir=args.config_dir, backends=list(BACKENDS))
+    check_metrics(config.gate)
+    return config
 
 
 def _print_config(config: SuiteConfig) -> int:
@@ -238,4 +250,13 @@ def _fail(args: argparse.Namespace, code: int, message: str) -> int:
     return code
 
 
-VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge, "doctor": doctor}
+VERBS: dict[str, Verb] = {
+    "run": run,
+    "plan": plan,
+    "report": report,
+    "compare": gate_verbs.compare,
+    "gate": gate_verbs.gate,
+    "baseline": gate_verbs.baseline,
+    "merge": merge,
+    "doctor": doctor,
+}
