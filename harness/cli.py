@@ -13,11 +13,10 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import arguments
+from harness import arguments, gate_verbs
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Verdict
@@ -87,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     run_dir = _measure(args, config)
     if config.reports_dir is None:
         return _tell_measured(args, run_dir)
+    _offer(run_dir)
     return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
 
 
@@ -126,6 +126,14 @@ def _tell_measured(args: argparse.Namespace, run_dir: Path) -> int:
     elif not args.quiet:
         print(f"{run_dir}: {', '.join(f'{count} {status}' for status, count in statuses.items())}")
     return INCOMPLETE if any(statuses[status] for status in FAILED_STATUSES) else DONE
+
+
+def _offer(run_dir: Path) -> None:
+    """Write what `baseline approve` may take; a run changes no baseline."""
+    import harness.analysis.gate.samples as samples
+    from harness.analysis import candidate
+
+    candidate.write(run_dir, samples.of_runs(run_dir, run_dir, ("", "")))
 
 
 def report(args: argparse.Namespace) -> int:
@@ -200,38 +208,14 @@ def _report(args: argparse.Namespace, run_dirs: list[Path], output: Path, verdic
     return INCOMPLETE if analysis.is_incomplete else DONE
 
 
-def _measure_ab(args: argparse.Namespace) -> Path:
-    """gate --base REV: base and head measured in turn on this machine; the job's folder, to be judged."""
-    from harness.analysis import gate
-    from harness.measuring.ab.measure import Judge, measured
-    from harness.measuring.ab.side import SideError
-
-    config = _compose(args)
-    judge = Judge(
-        screen_pairs=lambda job_dir: gate.plan_pairs(job_dir).screen,
-        screen=gate.screen,
-        confirm_pairs=lambda job_dir: gate.plan_pairs(job_dir).confirm,
-        repeats=config.gate.retries,
-    )
-    try:
-        return measured(
-            base=args.base,
-            head=args.head,
-            words=args.overrides,
-            config_dir=args.config_dir,
-            results_dir=Path(config.results_dir),
-            judge=judge,
-            say=partial(_say, args),
-        )
-    except SideError as error:
-        raise _Exit(NOTHING if error.side == "base" else INCOMPLETE, str(error)) from None
-
-
 def _compose(args: argparse.Namespace) -> SuiteConfig:
+    from harness.analysis.metrics import check_metrics
     from harness.measuring.backends.registry import BACKENDS
     from harness.spec import suite
 
-    return suite.compose(args.overrides, config_dir=args.config_dir, backends=list(BACKENDS))
+    config = suite.compose(args.overrides, config_dir=args.config_dir, backends=list(BACKENDS))
+    check_metrics(config.gate)
+    return config
 
 
 def _print_config(config: SuiteConfig) -> int:
@@ -282,4 +266,13 @@ def _fail(args: argparse.Namespace, code: int, message: str) -> int:
     return code
 
 
-VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge, "doctor": doctor}
+VERBS: dict[str, Verb] = {
+    "run": run,
+    "plan": plan,
+    "report": report,
+    "compare": gate_verbs.compare,
+    "gate": gate_verbs.gate,
+    "baseline": gate_verbs.baseline,
+    "merge": merge,
+    "doctor": doctor,
+}

@@ -198,6 +198,12 @@ def exit_code_of(states: Iterable[State], inconclusive: str, broken_both_budget:
     return next((code for code in _PRECEDENCE if code in codes), 0)
 
 
+def worst_first(cell: CellVerdict) -> tuple[int, float]:
+    """A sort key: by state, then the largest worsening first."""
+    worsenings = [one.worsening for one in cell.rules if one.state is cell.state and one.worsening is not None]
+    return WORST_FIRST.index(cell.state), -max(worsenings, default=0.0)
+
+
 def worst_of(states: Iterable[State]) -> State:
     return min(states, key=WORST_FIRST.index)
 

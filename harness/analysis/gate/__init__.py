@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.analysis.gate import samples, times
+import harness.analysis.gate.samples as samples
+import harness.analysis.gate.times as times
 from harness.analysis.gate.judge import Acceptance, Accepted, kept, settings_of
 from harness.analysis.gate.judge import judge as judge_samples
 from harness.analysis.verdict import Verdict
 from harness.spec.gate_rules import GateConfig
 
-__all__ = ["Acceptance", "Accepted", "PairPlan", "judge", "judge_runs", "plan_pairs", "screen"]
+__all__ = ["Acceptance", "Accepted", "PairPlan", "judge", "judge_runs", "judge_samples", "plan_pairs", "screen"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.analysis.gate.samples import Samples
 from harness.analysis.run_data import Run
 from harness.analysis.verdict import Difference
 
+Facts = dict[str, str]
 REFUSED, DECLARED, NOTED = "refused", "declared", "noted"
 IDENTITY, STACK, CIRCUMSTANCE = "identity", "stack", "circumstance"
 # The change that is judged, and nothing about the machine.
@@ -35,17 +36,26 @@ def differences(samples: Samples, declared: Iterable[str]) -> list[Difference]:
         before, after = (side.get((layer, key), {ABSENT}) for side in (base, head))
         is_unshared = ABSENT in before | after and key.startswith(_OF_THE_SUITE)
         if before != after and not is_unshared:
-            found.append(
-                Difference(
-                    layer=layer,
-                    key=key,
-                    base=" or ".join(sorted(before)),
-                    head=" or ".join(sorted(after)),
-                    effect=_effect(layer, key, declared),
-                )
-            )
+            found.append(_difference(layer, key, before, after, _effect(layer, key, declared)))
     order = (REFUSED, DECLARED, NOTED)
     return sorted(found, key=lambda one: (order.index(one.effect), one.layer, one.key))
+
+
+def of_stacks(base: Sequence[Facts], head: Sequence[Facts], declared: Sequence[str]) -> list[Difference]:
+    """Where no value of one side's stacks is one of the other's."""
+    found = []
+    for key in sorted({key for one in (*base, *head) for key in one if key not in _UNDER_TEST}):
+        before, after = ({one.get(key, ABSENT) for one in side} for side in (base, head))
+        if not after <= before:
+            effect = _effect(STACK, key, list(declared))
+            found.append(_difference(STACK, key, before, after, effect))
+    return found
+
+
+def _difference(layer: str, key: str, before: set[str], after: set[str], effect: str) -> Difference:
+    return Difference(
+        layer=layer, key=key, base=" or ".join(sorted(before)), head=" or ".join(sorted(after)), effect=effect
+    )
 
 
 def _effect(layer: str, key: str, declared: list[str]) -> str:
@@ -70,20 +80,20 @@ def _facts_of(run: Run) -> Iterator[tuple[str, str, str]]:
     for name, environment in run.environments.items():
         if name in used or not used:
             for layer in (IDENTITY, STACK, CIRCUMSTANCE):
-                for key, value in _flat(getattr(environment, layer)):
+                for key, value in flat(getattr(environment, layer)):
                     if key not in _UNDER_TEST and not any(part in _READINGS for part in key.split(".")):
                         yield layer, key, value
     provenance = run.plan.get("provenance") or {}
     yield IDENTITY, "weights", str(provenance.get("weights_hash"))
     yield IDENTITY, "seed", str(run.plan.get("seed"))
     for part in ("prompts", "protocol", "drawn_from"):
-        for key, value in _flat(run.plan.get(part) or {}):
+        for key, value in flat(run.plan.get(part) or {}):
             yield IDENTITY, f"{part}.{key}", value
 
 
-def _flat(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
     for key, one in value.items():
         if isinstance(one, dict):
-            yield from _flat(one, f"{path}{key}.")
+            yield from flat(one, f"{path}{key}.")
         else:
             yield f"{path}{key}", str(one)

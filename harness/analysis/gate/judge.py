@@ -6,30 +6,33 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from harness.analysis.gate import comparable, counters, timed
-from harness.analysis.gate.counters import OUTPUT_IDS, Asked, Drawn
+import harness.analysis.gate.comparable as comparable
+import harness.analysis.gate.counters as counters
+import harness.analysis.gate.timed as timed
+from harness.analysis.gate.counters import Asked, Drawn
 from harness.analysis.gate.headline import headline_of
-from harness.analysis.gate.samples import ABSENT, DROPPED, OK, Samples
+from harness.analysis.gate.presence import bare, cells_of, incomparable, presence
+from harness.analysis.gate.samples import Samples
 from harness.analysis.gate.timed import Row
 from harness.analysis.gate.times import Screened
-from harness.analysis.metrics import METRICS
+from harness.analysis.metrics import METRICS, check_metrics
 from harness.analysis.verdict import (
     JOB,
     VERDICT_SCHEMA,
     WORST_FIRST,
     CellVerdict,
-    Difference,
     GroupVerdict,
     RuleVerdict,
     State,
     Verdict,
     counts_of,
     exit_code_of,
+    worst_first,
     worst_of,
 )
 from harness.records import strict
-from harness.records.types import FAILED_STATUSES, Cell, to_json
-from harness.spec.config import ConfigError, check_choice
+from harness.records.types import Cell
+from harness.spec.config import ConfigError
 from harness.spec.gate_rules import GateConfig, GateRule
 
 Rules = dict[str, list[RuleVerdict]]  # cell_id -> its rules' verdicts
@@ -68,9 +71,7 @@ def settings_of(samples: Samples) -> GateConfig:
         gate = strict.build(GateConfig, {**asdict(GateConfig()), **given}, "gate")
     except ValueError as error:
         raise ConfigError(f"plan.json of head: {error}") from None
-    for name, rule in gate.rules.items():
-        if rule.enabled and rule.metric != OUTPUT_IDS:
-            check_choice(f"gate.rules.{name}.metric", rule.metric, list(METRICS))
+    check_metrics(gate)
     return gate
 
 
@@ -87,24 +88,26 @@ def judge(
         ConfigError: no cell is on both sides, or the suite's rules cannot be applied.
     """
     gate = settings_of(samples)
-    cells = _cells(samples)
+    cells = cells_of(samples)
     differences = comparable.differences(samples, [*gate.declared, *declared])
     refused = [one for one in differences if one.effect == comparable.REFUSED]
     groups: list[GroupVerdict] = []
     pair_sds: dict[str, float] = {}
     if refused:
-        verdicts = [_incomparable(cell_id, cell, refused) for cell_id, cell in cells.items()]
+        verdicts = [incomparable(cell_id, cell, refused) for cell_id, cell in cells.items()]
     else:
-        settled = {cell_id: bare for cell_id in cells if (bare := _presence(samples, cell_id, cells[cell_id]))}
+        settled = {cell_id: bare for cell_id in cells if (bare := presence(samples, cell_id, cells[cell_id]))}
         compared = {cell_id: cell for cell_id, cell in cells.items() if cell_id not in settled}
         found = _apply(samples, gate, compared)
         pair_sds = _judge_times(found, gate)
         groups = timed.groups(found.timed or [row for row, _ in found.shown], gate, samples.whole)
         verdicts = [
-            settled[cell_id] if cell_id in settled else _cell_verdict(cell_id, cell, found.rules, accepted or {})
+            settled[cell_id]
+            if cell_id in settled
+            else cell_verdict(cell_id, cell, found.rules[cell_id], accepted or {})
             for cell_id, cell in cells.items()
         ]
-    verdicts.sort(key=_worst_first)
+    verdicts.sort(key=worst_first)
     states = [cell.state for cell in verdicts]
     policy = inconclusive or gate.inconclusive
     exit_code = exit_code_of(states, policy, gate.broken_both_budget)
@@ -129,8 +132,8 @@ def judge(
 
 def kept(samples: Samples, gate: GateConfig) -> tuple[list[str], dict[str, tuple[Screened, float]]]:
     """Cells that the screen keeps for confirmation, in plan order; and each family's screen and its lowest floor."""
-    cells = _cells(samples)
-    compared = {cell_id: cell for cell_id, cell in cells.items() if _presence(samples, cell_id, cell) is None}
+    cells = cells_of(samples)
+    compared = {cell_id: cell for cell_id, cell in cells.items() if presence(samples, cell_id, cell) is None}
     found = _apply(samples, gate, compared)
     keep: set[str] = set()
     screens: dict[str, tuple[Screened, float]] = {}
@@ -139,61 +142,6 @@ def kept(samples: Samples, gate: GateConfig) -> tuple[list[str], dict[str, tuple
         screens[family] = (screen, min(row.asked.rule.floor for row in rows))
         keep |= {row.asked.cell_id for row, is_kept in zip(rows, screen.kept, strict=True) if is_kept}
     return [cell_id for cell_id in cells if cell_id in keep], screens
-
-
-def _cells(samples: Samples) -> dict[str, Cell]:
-    """Of both sides: those of head in its plan's order, then those that only base has.
-
-    Raises:
-        ConfigError: no cell is on both sides.
-    """
-    base, head = samples.planned(0), samples.planned(1)
-    if not base.keys() & head.keys():
-        raise ConfigError(
-            f"base and head have no cell in common ({len(base)} and {len(head)} cells), so nothing can be compared\n"
-            "a suite's model, protocol, prompts and options are part of its cells; measure the same suite on both sides"
-        )
-    return {cell_id: planned.cell for cell_id, planned in {**head, **base}.items()}
-
-
-def _presence(samples: Samples, cell_id: str, cell: Cell) -> CellVerdict | None:
-    """The verdict of a cell that cannot be compared, or None."""
-    planned = [cell_id in samples.planned(side) for side in (0, 1)]
-    if not planned[0]:
-        return _bare(cell_id, cell, State.NEW, "only head has it: listed, not compared")
-    if not planned[1]:
-        if samples.mode == JOB:
-            return _bare(cell_id, cell, State.REPORTED, "head's suite has it no longer: this change removes it")
-        return _bare(cell_id, cell, State.MISSING, "base has it, head does not")
-    (base, base_why), (head, head_why) = (samples.status(side, cell_id) for side in (0, 1))
-    if (base, head) == (OK, OK):
-        return None
-    if DROPPED in (base, head):
-        why = base_why if base == DROPPED else head_why
-        return _bare(cell_id, cell, State.INCONCLUSIVE, f"disturbed in every launch: {why}")
-    if head == ABSENT:
-        return _bare(cell_id, cell, State.MISSING, "it is in head's plan, and there is no record of it")
-    if base == ABSENT:
-        state = State.NEW if head == OK else State.BROKEN
-        return _bare(cell_id, cell, state, f"base has no record of it; head: {head_why or 'ok'}")
-    if head == OK:
-        return _bare(cell_id, cell, State.FIXED, f"base {base_why}; head is fine")
-    if base == OK:
-        return _bare(cell_id, cell, State.BROKEN, f"head {head_why}; base is fine")
-    if base == head and head not in FAILED_STATUSES:
-        return _bare(cell_id, cell, State.REPORTED, f"{head} on both sides, which is a result")
-    return _bare(cell_id, cell, State.BROKEN_BOTH, f"base {base_why}; head {head_why}")
-
-
-def _bare(cell_id: str, cell: Cell, state: State, reason: str, rules: Sequence[RuleVerdict] = ()) -> CellVerdict:
-    return CellVerdict(
-        cell_id=cell_id, label=cell.label, axes=to_json(cell), state=state, reason=reason, rules=tuple(rules)
-    )
-
-
-def _incomparable(cell_id: str, cell: Cell, refused: Sequence[Difference]) -> CellVerdict:
-    keys = ", ".join(one.key for one in refused[:3]) + (" ..." if len(refused) > 3 else "")
-    return _bare(cell_id, cell, State.INCOMPARABLE, f"base and head differ in {keys}")
 
 
 def _apply(samples: Samples, gate: GateConfig, cells: Mapping[str, Cell]) -> _Found:
@@ -276,15 +224,16 @@ def _family(rule: GateRule) -> str:
     return rule.family or rule.test
 
 
-def _cell_verdict(cell_id: str, cell: Cell, rules: Rules, accepted: Accepted) -> CellVerdict:
-    own = [_with_acceptance(one, accepted.get((cell_id, one.rule))) for one in rules[cell_id]]
+def cell_verdict(cell_id: str, cell: Cell, rules: Sequence[RuleVerdict], accepted: Accepted) -> CellVerdict:
+    """The worst of its rules, with what is approved."""
+    own = [_with_acceptance(one, accepted.get((cell_id, one.rule))) for one in rules]
     own.sort(key=lambda one: WORST_FIRST.index(one.state))
     if not own:
-        return _bare(cell_id, cell, State.INCONCLUSIVE, "no rule of the suite has a value here")
+        return bare(cell_id, cell, State.INCONCLUSIVE, "no rule of the suite has a value here")
     state = worst_of(one.state for one in own)
     reasons = [f"{one.rule}: {one.reason}" for one in own if one.state is state]
     reason = "" if state in (State.OK, State.REPORTED) else "; ".join(reasons)
-    return _bare(cell_id, cell, state, reason, own)
+    return bare(cell_id, cell, state, reason, own)
 
 
 def _with_acceptance(verdict: RuleVerdict, acceptance: Acceptance | None) -> RuleVerdict:
@@ -295,12 +244,6 @@ def _with_acceptance(verdict: RuleVerdict, acceptance: Acceptance | None) -> Rul
         return verdict
     why = f"approved up to {acceptance.up_to:+.1%} until {acceptance.until}: {acceptance.reason}"
     return replace(verdict, state=State.ACCEPTED, reason=f"{verdict.reason}; {why}")
-
-
-def _worst_first(cell: CellVerdict) -> tuple[int, float]:
-    """By state, then the largest worsening first."""
-    worsenings = [one.worsening for one in cell.rules if one.state is cell.state and one.worsening is not None]
-    return WORST_FIRST.index(cell.state), -max(worsenings, default=0.0)
 
 
 def _pairs_per_cell(samples: Samples, cells: Mapping[str, Cell]) -> float:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+import harness.analysis.gate.times as times
 from harness.analysis import stats
-from harness.analysis.gate import times
 from harness.analysis.gate.counters import Asked, ratio_of, worse_log
 from harness.analysis.gate.samples import pair_medians
 from harness.analysis.gate.times import Screened, TimeResult
