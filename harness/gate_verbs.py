@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.analysis.candidate import Candidate
     from harness.analysis.verdict import Verdict
 
-DONE, INCOMPLETE, NOT_COMPARABLE = 0, 3, 4
+DONE, NOT_COMPARABLE = 0, 4
 APPROVED = "baseline"  # what --base says for the approved values
 DEFAULT_SUITE = "gate_cpu"  # of what is measured
 
@@ -98,7 +98,7 @@ def _judged(args: argparse.Namespace) -> tuple[Verdict, Path]:
 
 
 class _NoSide(Exception):
-    """Base or head cannot be measured; `code` is the exit code."""
+    """Base or head cannot be measured here; `code` is the exit code."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -128,6 +128,7 @@ def _is_revision(args: argparse.Namespace) -> bool:
 def _measure_ab(args: argparse.Namespace) -> Path:
     """Base and head measured in turn on this machine; the job's folder, to be judged."""
     from harness.analysis import gate as judging
+    from harness.measuring import prepare
     from harness.measuring.ab.measure import Judge, measured
     from harness.measuring.ab.side import SideError
     from harness.measuring.backends.registry import BACKENDS
@@ -135,6 +136,8 @@ def _measure_ab(args: argparse.Namespace) -> Path:
 
     words = [f"suite={args.suite or DEFAULT_SUITE}", *args.overrides]
     config = suite.compose(words, config_dir=args.config_dir, backends=list(BACKENDS))
+    if reason := prepare.why_unfit(*prepare.plan_here(config)):
+        raise _NoSide(NOT_COMPARABLE, reason)
     judge = Judge(
         screen_pairs=lambda job_dir: judging.plan_pairs(job_dir).screen,
         screen=judging.screen,
@@ -152,7 +155,7 @@ def _measure_ab(args: argparse.Namespace) -> Path:
             say=lambda text: None if args.quiet else print(text, file=sys.stderr, flush=True),
         )
     except SideError as error:
-        raise _NoSide(NOT_COMPARABLE if error.side == "base" else INCOMPLETE, str(error)) from None
+        raise _NoSide(error.code, str(error)) from None
 
 
 def _gates(head: Path, base: str) -> Path:

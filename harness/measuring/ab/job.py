@@ -198,7 +198,7 @@ class LiveJob:
         worked = any(one.side == launch.side and one.dropped is None for one in self.launches)
         if code in _LASTING or (launch.attempt == self.repeats and not worked):
             side = self.sides[launch.side]
-            raise SideError(side.name, f"{side} cannot be measured: {self._last_words(launch)}")
+            raise SideError(side.name, f"{side} cannot be measured: {self._last_words(launch)}", code)
 
     def _last_words(self, launch: Launch) -> str:
         side_dir = self.job_dir / launch.side

@@ -14,15 +14,22 @@ from typing import Any
 
 import yaml
 
+from harness.records.job import BASE
+
 _GRACE_S = 15.0  # a run that was told to end writes down what it has
 
 
 class SideError(Exception):
-    """A side that cannot be measured at all; `side` says which."""
+    """A side that cannot be measured at all; `side` says which, and `code` is what a gate ends with.
 
-    def __init__(self, side: str, message: str) -> None:
+    Without base there is no baseline: 4. Head says by its own exit code what is wrong: 2 is the command, 4 the machine;
+    anything else is a head that is broken: 3.
+    """
+
+    def __init__(self, side: str, message: str, exit_status: int | None = None) -> None:
         super().__init__(message)
         self.side = side
+        self.code = 4 if side == BASE else exit_status if exit_status in (2, 4) else 3
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,7 +114,7 @@ class Side:
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
             said = next((line for line in lines if line.startswith("error: ")), lines[-1]).removeprefix("error: ")
-            raise SideError(self.name, f"{self} cannot be measured: {said}")
+            raise SideError(self.name, f"{self} cannot be measured: {said}", done.returncode)
         return done.stdout
 
     def _json(self, *args: str) -> dict[str, Any]:
