@@ -39,8 +39,10 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
     unknown = [word for word in rest if word.startswith("-")]
     if unknown:
         parser.error(f"unknown option {unknown[0]}")
-    if rest and args.verb in ("doctor", "gate"):
-        parser.error(f"{args.verb} takes no words, but got {rest[0]}")
+    if rest and args.verb == "doctor":
+        parser.error(f"doctor takes no words, but got {rest[0]}")
+    if args.verb == "gate" and (words := [word for word in rest if "=" not in word]):
+        parser.error(f"gate takes options and KEY=VALUE, but got {words[0]}")
     getattr(args, words_of[args.verb]).extend(rest)
     args.command = shlex.join(["python", "-m", "harness", *argv])
     args.resume = shlex.join(["python", "-m", "harness", *(word for word in argv if word != "fresh=true")])
@@ -72,7 +74,7 @@ def _parser(verbs: Mapping[str, str]) -> tuple[_Parser, dict[str, str]]:
             _add_hydra(verb)
         else:
             verb.epilog = EXIT_CODES
-            words_of[name] = "runs"
+            words_of[name] = "overrides" if name == "gate" else "runs"
             _ADDS[name](verb)
     return parser, words_of
 
@@ -113,9 +115,19 @@ def _add_compare(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_gate(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--base", required=True, metavar="RUN", help="a run, a job's folder, or `baseline`")
-    verb.add_argument("--head", metavar="RUN", help="the run to judge (default: the newest of the suite)")
-    verb.add_argument("--suite", metavar="S", help="whose newest run is head")
+    verb.add_argument(
+        "--base",
+        required=True,
+        metavar="REV|RUN",
+        help="a git revision, which is measured here in turn with head; or a run, a job's folder, or `baseline`",
+    )
+    verb.add_argument(
+        "--head",
+        metavar="REV|RUN",
+        help="what to judge: a revision (default: the working tree), or a run (default: the newest of the suite)",
+    )
+    verb.add_argument("--suite", metavar="S", help="what is measured (default: gate_cpu), or whose newest run is head")
+    verb.add_argument("--config-dir", metavar="DIR", help="your own suites, laid out like suites/")
     verb.add_argument(
         "--inconclusive", choices=["warn", "fail"], help="exit code of cells that cannot be judged: 0 or 5"
     )
@@ -124,7 +136,8 @@ def _add_gate(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("-o", "--output", metavar="DIR", help="where verdict.json and all that is made of it goes")
     _add_folders(verb)
-    verb.set_defaults(runs=[])
+    verb.usage = "%(prog)s --base REV [--head REV] [--suite S] [KEY=VALUE ...] | --base RUN [--head RUN]"
+    verb.set_defaults(overrides=[])
 
 
 def _add_baseline(verb: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(config)
     run_dir = _measure(args, config)
+    if config.reports_dir is None:
+        return _tell_measured(args, run_dir)
     _offer(run_dir)
     return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
 
@@ -110,6 +113,19 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     except (store.StoreError, WorkerError) as error:
         raise _Exit(INCOMPLETE, f"{error}\nwhat was measured is kept; {run_dir / 'run.log'} has more") from None
     return run_dir
+
+
+def _tell_measured(args: argparse.Namespace, run_dir: Path) -> int:
+    """reports_dir=null: how the cells ended, without the seconds that an analysis takes."""
+    from harness.records import store
+    from harness.records.types import FAILED_STATUSES
+
+    statuses = Counter[str](record.status for record in store.read_records(run_dir, rounds=False).final.values())
+    if args.json:
+        print(json.dumps({"run_dirs": [str(run_dir)], "page": None, "statuses": statuses}, indent=1))
+    elif not args.quiet:
+        print(f"{run_dir}: {', '.join(f'{count} {status}' for status, count in statuses.items())}")
+    return INCOMPLETE if any(statuses[status] for status in FAILED_STATUSES) else DONE
 
 
 def _offer(run_dir: Path) -> None:

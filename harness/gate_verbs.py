@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DONE, NOT_COMPARABLE = 0, 4
 APPROVED = "baseline"  # what --base says for the approved values
+DEFAULT_SUITE = "gate_cpu"  # of what is measured
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -50,12 +51,16 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def gate(args: argparse.Namespace) -> int:
-    """Judge head against base; the exit code is the verdict."""
+    """Judge head against base, measured in turn here or stored; the exit code is the verdict."""
     from harness.analysis.verdict import to_json
     from harness.report.gate.outputs import write_outputs
     from harness.report.gate.terminal import terminal_text
 
-    verdict, folder = _judged(args)
+    try:
+        verdict, folder = _judged(args)
+    except _NoSide as why:
+        print(f"error: {why}", file=sys.stderr)
+        return why.code
     folder = Path(args.output) if args.output else folder
     write_outputs(verdict, folder)
     if args.json:
@@ -81,6 +86,11 @@ def _judged(args: argparse.Namespace) -> tuple[Verdict, Path]:
         if args.head:
             raise ConfigError(f"--head: {args.base} is a job, which has both sides")
         return _judged_job(args, Path(args.base), options), Path(args.base)
+    if _is_revision(args):
+        job_dir = _measure_ab(args)
+        return _judged_job(args, job_dir, options), job_dir
+    if args.overrides:
+        raise ConfigError(f"{args.overrides[0]}: nothing is measured between stored runs; --base REV measures")
     base = store.find_run(args.base, results_dir)
     head = store.find_run(_head_of(args, base), results_dir)
     if base.resolve() == head.resolve():
@@ -88,6 +98,67 @@ def _judged(args: argparse.Namespace) -> tuple[Verdict, Path]:
     found = samples.of_runs(base, head, (base.name, head.name))
     verdict = judging.judge_samples(found, accepted=_accepted(args, found), **options)
     return verdict, _gates(head, base.name)
+
+
+class _NoSide(Exception):
+    """Base or head cannot be measured here; `code` is the exit code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _is_revision(args: argparse.Namespace) -> bool:
+    """Whether --base names no run; then it has to be a revision.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    from harness.measuring.ab import checkout
+    from harness.records import store
+
+    try:
+        store.find_run(args.base, Path(args.results_dir))
+        return False
+    except store.StoreError as no_run:
+        try:
+            checkout.commit_of(args.base, "--base")
+        except ConfigError as no_revision:
+            raise ConfigError(f"{no_revision}\n{no_run}") from None
+        return True
+
+
+def _measure_ab(args: argparse.Namespace) -> Path:
+    """Base and head measured in turn on this machine; the job's folder, to be judged."""
+    from harness.analysis import gate as judging
+    from harness.measuring import prepare
+    from harness.measuring.ab.measure import Judge, measured
+    from harness.measuring.ab.side import SideError
+    from harness.measuring.backends.registry import BACKENDS
+    from harness.spec import suite
+
+    words = [f"suite={args.suite or DEFAULT_SUITE}", *args.overrides]
+    config = suite.compose(words, config_dir=args.config_dir, backends=list(BACKENDS))
+    if reason := prepare.why_unfit(*prepare.plan_here(config)):
+        raise _NoSide(NOT_COMPARABLE, reason)
+    judge = Judge(
+        screen_pairs=lambda job_dir: judging.plan_pairs(job_dir).screen,
+        screen=judging.screen,
+        confirm_pairs=lambda job_dir: judging.plan_pairs(job_dir).confirm,
+        repeats=config.gate.retries,
+    )
+    try:
+        return measured(
+            base=args.base,
+            head=args.head,
+            words=words,
+            config_dir=args.config_dir,
+            results_dir=Path(args.results_dir),
+            judge=judge,
+            say=lambda text: None if args.quiet else print(text, file=sys.stderr, flush=True),
+        )
+    except SideError as error:
+        raise _NoSide(error.code, str(error)) from None
 
 
 def _gates(head: Path, base: str) -> Path:

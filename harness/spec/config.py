@@ -106,6 +106,8 @@ class Protocol:
     request_timeout_s: float = 600.0  # a request that takes longer ends its process
     load_timeout_s: float = 1800.0  # so does a load
     counters: bool = True  # one more, untimed round that counts experts and entropies
+    operations: bool = False  # and one that counts what it asks of torch, which no clock disturbs: for gates
+    roofs: bool = True  # this machine's roofs are probed first, two seconds a run
 
     @property
     def most_rounds(self) -> int:
@@ -161,11 +163,12 @@ class SuiteConfig:
     isolation: str = (
         "launch"  # a process for each launch, backend of a launch (so that models need not fit together), cell
     )
+    cells: list[str] = field(default_factory=list)  # ids of those to measure, in this order; []: all
     shard: str = "1/1"  # i/n: measure the i-th of n shares of the groups, for n machines
     fresh: bool = False
     retry_failed: bool = False
     results_dir: str = "results"
-    reports_dir: str = "reports"
+    reports_dir: str | None = "reports"  # null: measure, and make no page
     config_dir: str | None = None  # set by --config-dir
 
 
