@@ -133,7 +133,7 @@ def _offer(run_dir: Path) -> None:
     import harness.analysis.gate.samples as samples
     from harness.analysis import candidate
 
-    candidate.write(run_dir, samples.of_runs(run_dir, run_dir, ("", "")))
+    candidate.write(run_dir, samples.of_run(run_dir))
 
 
 def report(args: argparse.Namespace) -> int:

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 from harness.spec.config import ConfigError
 
 if TYPE_CHECKING:
+    from harness.analysis.baseline import Baseline
     from harness.analysis.candidate import Candidate
+    from harness.analysis.gate import Accepted
+    from harness.analysis.gate.samples import Samples
     from harness.analysis.verdict import Verdict
 
 DONE, NOT_COMPARABLE = 0, 4
@@ -71,6 +74,7 @@ def gate(args: argparse.Namespace) -> int:
 
 def _judged(args: argparse.Namespace) -> tuple[Verdict, Path]:
     """The verdict, and the folder that its outputs go to unless another is named."""
+    import harness.analysis.gate.samples as samples
     from harness.analysis import gate as judging
     from harness.records import job, store
 
@@ -92,9 +96,8 @@ def _judged(args: argparse.Namespace) -> tuple[Verdict, Path]:
     head = store.find_run(_head_of(args, base), results_dir)
     if base.resolve() == head.resolve():
         raise ConfigError(f"--head: {head} is the base itself; name another run")
-    names = (base.name, head.name)
-    accepted = _accepted(args, head)
-    verdict = judging.judge_runs(base, head, names=names, accepted=accepted, **options)
+    found = samples.of_runs(base, head, (base.name, head.name))
+    verdict = judging.judge_samples(found, accepted=_accepted(args, found), **options)
     return verdict, _gates(head, base.name)
 
 
@@ -188,8 +191,7 @@ def _judged_job(args: argparse.Namespace, job_dir: Path, options: dict[str, Any]
     from harness.analysis import gate as judging
 
     found = samples.of_job(job_dir)
-    accepted = _accepted_by(args, candidate.candidate_of(found, job_dir.name))
-    verdict = judging.judge_samples(found, accepted=accepted, **options)
+    verdict = judging.judge_samples(found, accepted=_accepted(args, found), **options)
     candidate.write(job_dir, found, verdict)
     return verdict
 
@@ -197,27 +199,23 @@ def _judged_job(args: argparse.Namespace, job_dir: Path, options: dict[str, Any]
 def _against_approved(args: argparse.Namespace, head: Path, options: dict[str, Any]) -> Verdict:
     import harness.analysis.gate.against as against
     import harness.analysis.gate.samples as samples
+
+    found = samples.of_run(head)
+    return against.judge(found, _approved(args, found), today=date.today(), **options)
+
+
+def _accepted(args: argparse.Namespace, found: Samples) -> Accepted:
+    """What the baseline accepts today; nothing where there is none."""
+    approved = _approved(args, found)
+    return approved.accepted(date.today()) if approved is not None else {}
+
+
+def _approved(args: argparse.Namespace, found: Samples) -> Baseline | None:
+    """The baseline of head's machine and suite."""
     from harness.analysis import baseline, candidate
 
-    found = samples.of_runs(head, head, (APPROVED, head.name))
-    offered = candidate.candidate_of(found, head.name)
-    path = baseline.path_of(Path(args.baselines_dir), offered.identity, offered.suite)
-    return against.judge(found, baseline.read_if_any(path), today=date.today(), **options)
-
-
-def _accepted(args: argparse.Namespace, head: Path) -> Any:
-    import harness.analysis.gate.samples as samples
-    from harness.analysis import candidate
-
-    return _accepted_by(args, candidate.candidate_of(samples.of_runs(head, head, ("", "")), head.name))
-
-
-def _accepted_by(args: argparse.Namespace, of: Candidate) -> Any:
-    """What the baseline of that machine and suite accepts today; nothing where there is none."""
-    from harness.analysis import baseline
-
-    found = baseline.read_if_any(baseline.path_of(Path(args.baselines_dir), of.identity, of.suite))
-    return found.accepted(date.today()) if found is not None else {}
+    identity = candidate.environment_of(found).identity
+    return baseline.read_if_any(baseline.path_of(Path(args.baselines_dir), identity, found.suite))
 
 
 def baseline(args: argparse.Namespace) -> int:
@@ -282,7 +280,7 @@ def _candidate(args: argparse.Namespace) -> Candidate:
         found = samples.of_job(path)
         return candidate.candidate_of(found, path.resolve().name, judging.judge_samples(found))
     run_dir = store.find_run(args.runs[0], Path(args.results_dir))
-    return candidate.candidate_of(samples.of_runs(run_dir, run_dir, ("", "")), run_dir.name)
+    return candidate.candidate_of(samples.of_run(run_dir), run_dir.name)
 
 
 def _expire(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from harness.analysis.gate.samples import Samples, by_round
 from harness.analysis.metrics import METRICS
 from harness.analysis.verdict import State, Verdict
 from harness.records import store, strict
+from harness.records.types import Environment
 
 CANDIDATE_SCHEMA = 1
 CANDIDATE_FILE = "baseline-candidate.json"
@@ -95,17 +96,28 @@ def candidate_of(samples: Samples, run_id: str, verdict: Verdict | None = None) 
                     )
                     for numbers in _numbers(launches, rule.test)
                 ]
-    run = samples.of_side(1)[0].run
-    environments = list(run.environments.values())
+    here = environment_of(samples)
     return Candidate(
         candidate_schema=CANDIDATE_SCHEMA,
         suite=samples.suite,
-        identity=environments[0].identity if environments else {},
-        stack=environments[0].stack if environments else {},
+        identity=here.identity,
+        stack=here.stack,
         run_id=run_id,
         records_sha256=_records_hash(samples),
         values=tuple(sorted(values, key=lambda one: (one.label, one.rule))),
     )
+
+
+def environment_of(samples: Samples) -> Environment:
+    """Where head was measured.
+
+    Raises:
+        StoreError: its run does not say.
+    """
+    run = samples.of_side(1)[0].run
+    for environment in run.environments.values():
+        return environment
+    raise store.StoreError(f"{run.directory}: has no environment-*.json, so nobody knows what machine it is of")
 
 
 def _numbers(launches: list[dict[Any, float]], test: str) -> Iterator[dict[str, Any]]:

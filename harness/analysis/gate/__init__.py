@@ -17,7 +17,7 @@ from harness.analysis.gate.judge import judge as judge_samples
 from harness.analysis.verdict import Verdict
 from harness.spec.gate_rules import GateConfig
 
-__all__ = ["Acceptance", "Accepted", "PairPlan", "judge", "judge_runs", "judge_samples", "plan_pairs", "screen"]
+__all__ = ["Acceptance", "Accepted", "PairPlan", "judge", "judge_samples", "plan_pairs", "screen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,3 @@ def judge(
 ) -> Verdict:
     """The verdict of a job's folder. inconclusive: warn | fail; None: as the suite has it."""
     return judge_samples(samples.of_job(job_dir), inconclusive=inconclusive, declared=declared, accepted=accepted)
-
-
-def judge_runs(
-    base: Path,
-    head: Path,
-    *,
-    names: tuple[str, str] | None = None,
-    inconclusive: str | None = None,
-    declared: Iterable[str] = (),
-    accepted: Accepted | None = None,
-) -> Verdict:
-    """The verdict of two stored runs: counters and outputs are judged, times are shown."""
-    found = samples.of_runs(base, head, names or (base.name, head.name))
-    return judge_samples(found, inconclusive=inconclusive, declared=declared, accepted=accepted)

@@ -124,7 +124,16 @@ def has_pairs(job_dir: Path) -> bool:
 
 def of_runs(base: Path, head: Path, names: tuple[str, str]) -> Samples:
     """Two stored runs; launch k of one beside launch k of the other, although nothing but a number pairs them."""
-    runs = (load_run(base), load_run(head))
+    return _of_loaded((load_run(base), load_run(head)), names)
+
+
+def of_run(run_dir: Path) -> Samples:
+    """A stored run as both sides, for who asks of head alone."""
+    run = load_run(run_dir)
+    return _of_loaded((run, run), (run_dir.name, run_dir.name))
+
+
+def _of_loaded(runs: tuple[Run, Run], names: tuple[str, str]) -> Samples:
     counts = [int(run.plan["protocol"]["launches"]) for run in runs]
     pairs: list[Pair] = []
     for launch in range(max(counts)):
