@@ -124,12 +124,13 @@ def measure(
     head: str | None = None,
     judge: Judge | None = None,
     said: list[str] | None = None,
+    words: Sequence[str] = (),
 ) -> tuple[Path, Job]:
     """A job of two of its commits; no head is its working tree."""
     job_dir = measured(
         base=base,
         head=head,
-        words=["suite=stub"],
+        words=["suite=stub", *words],
         config_dir=None,
         results_dir=repository.root.parent / "results",
         judge=judge or judge_of(),

@@ -95,6 +95,12 @@ def test_an_old_base_is_given_only_words_that_it_knows(repository: Repository) -
     assert new["reports_dir"] == "null"
 
 
+def test_how_launches_are_judged_is_said_to_head_alone(repository: Repository) -> None:
+    measure(repository, "HEAD", words=["gate.screen_pairs=2", "seed=3"])
+    base, head = (one["words"] for one in repository.launches)
+    assert ("gate.screen_pairs" in base, "gate.screen_pairs" in head) == (False, True)
+
+
 def test_on_a_cpu_both_sides_are_loaded_at_once_and_have_one_thread(repository: Repository) -> None:
     commit = repository.commit({"device": "cpu", "sleep_s": 0.3})
     _, job = measure(repository, commit, commit)

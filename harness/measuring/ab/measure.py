@@ -61,7 +61,8 @@ def measured(
                 dirty=revision is None and checkout.is_dirty(),
                 tree=tree,
                 python=_python(name, revision, tree, say),
-                words=words,
+                # how launches are judged is head's to say, and an old base knows no such key
+                words=words if name == HEAD else [word for word in words if not word.startswith("gate.")],
                 config_dir=config_dir,
             )
         for side in (sides[HEAD], sides[BASE]):  # what is wrong with the command itself, head says
