@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -123,9 +124,9 @@ def _is_revision(args: argparse.Namespace) -> bool:
     except store.StoreError as no_run:
         try:
             checkout.commit_of(args.base, "--base")
+            return True
         except ConfigError as no_revision:
             raise ConfigError(f"{no_revision}\n{no_run}") from None
-        return True
 
 
 def _measure_ab(args: argparse.Namespace) -> Path:
@@ -155,10 +156,15 @@ def _measure_ab(args: argparse.Namespace) -> Path:
             config_dir=args.config_dir,
             results_dir=Path(args.results_dir),
             judge=judge,
-            say=lambda text: None if args.quiet else print(text, file=sys.stderr, flush=True),
+            say=(lambda text: None) if args.quiet else _say,
         )
     except SideError as error:
         raise _NoSide(error.code, str(error)) from None
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # nobody reads stderr any more: that must not end a job
+        print(text, file=sys.stderr, flush=True)
 
 
 def _gates(head: Path, base: str) -> Path:

@@ -38,7 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gate(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONSAFEPATH": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "harness", "gate", *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=repository, env=environment)
 
@@ -69,10 +69,10 @@ def test_base_and_head_are_measured_in_turn_and_judged(repository: Path) -> None
     ("words", "code", "message"),
     [
         (("--base", "nowhere"), 2, "'nowhere' names no commit"),
-        (("--base", "HEAD", "--head", "nowhere"), 2, "--head: 'nowhere' names no commit"),
+        (("--base", "HEAD", "--head", "nowhere", *SMALL), 2, "--head: 'nowhere' names no commit"),
         (("--base", "HEAD", "--suite", "smok"), 2, "nearest valid: smoke"),
         (("--base", "HEAD", "what"), 2, "KEY=VALUE, but got what"),
-        (("--base", "HEAD", "--suite", "h100", *SMALL), 4, "suite is for"),  # this machine is unfit
+        (("--base", "HEAD", "--suite", "h100", *SMALL), 4, "this machine has no GPU"),  # this machine is unfit
     ],
 )
 def test_a_usage_error_is_one_message_and_measures_nothing(
