@@ -303,12 +303,12 @@ def test_every_metric_is_recomputed_here() -> None:
     elsewhere = {"cpu_speedup_vs_ar", "cold_s", "slowdown_vs_default"}  # test_two_clocks.py, test_ablation.py
     elsewhere |= {"measured_floor_share", "bound_share", "mbu", "mfu", "limit_speedup_vs_ar"}  # test_measured_floors.py
     elsewhere |= {"peer_speedup", "peer_step_speedup"}  # test_peers.py
-    elsewhere |= {"forwards", "torch_operations", "torch_flops", "peak_tensor_bytes"}  # below
+    elsewhere |= {"forwards", "torch_operations", "torch_flops", "torch_bytes", "peak_tensor_bytes"}  # below
     elsewhere |= {name for name, metric in METRICS.items() if metric.function.__module__.endswith(".energy")}
     assert set(METRICS) == {*EXPECTED, *SHARES, *COUNTED, *elsewhere, "speedup_vs_ar", "distinct_experts"}
 
 
-@pytest.mark.parametrize("name", ["forwards", "torch_operations", "torch_flops", "peak_tensor_bytes"])
+@pytest.mark.parametrize("name", ["forwards", "torch_operations", "torch_flops", "torch_bytes", "peak_tensor_bytes"])
 def test_a_gates_counter_is_the_records_own_or_missing(run_dir: Path, name: str) -> None:
     run = load_run(run_dir)
     planned = run.cells[0]
