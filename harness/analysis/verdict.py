@@ -66,7 +66,7 @@ class Side:
 class Stage:
     """The paired values of one stage: each side's value of a launch, pair by pair; of random metrics, by prompt."""
 
-    name: str  # screen | confirm | stored
+    name: str  # screen | confirm | stored | prompts
     base: tuple[float, ...]
     head: tuple[float, ...]
 

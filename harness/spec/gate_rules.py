@@ -42,6 +42,7 @@ def default_rules() -> dict[str, GateRule]:
         "forwards": GateRule(metric="forwards", test="exact"),
         "operations": GateRule(metric="torch_operations", test="exact"),
         "flops": GateRule(metric="torch_flops", test="exact"),
+        "bytes": GateRule(metric="torch_bytes", test="exact"),
         "peak_tensors": GateRule(metric="peak_tensor_bytes", test="exact", margin=0.01),
         "memory": GateRule(metric="peak_memory_bytes", test="exact", margin=0.01),
         "steps": GateRule(metric="steps_per_canvas", test="random", where={"stopping": ["adaptive"]}),

@@ -60,7 +60,7 @@ def test_memory_may_differ_by_its_margin(tmp_path: Path, after: int, state: Stat
 
 
 def test_one_forward_more_is_red(tmp_path: Path) -> None:
-    verdict = judged(tmp_path, counting(kinds=["denoise"] * 8), counting(kinds=["denoise"] * 9))
+    verdict = judged(tmp_path, counting(forwards=8), counting(forwards=9))
     assert rule(verdict, "forwards").reason == "8 passes on base, 9 on head (+12.50%)"
     assert verdict.exit_code == 1
 

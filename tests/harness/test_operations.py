@@ -34,6 +34,17 @@ def test_operations_are_counted_one_by_one() -> None:
     assert operations.counted(answer_of(lambda: x.add(1).mul(2).relu()))["torch_operations"] == 3
 
 
+def test_flops_are_two_for_each_multiplication_of_a_matrix_product() -> None:
+    a, b = torch.ones(8, 16), torch.ones(16, 4)
+    assert operations.counted(answer_of(lambda: a @ b))["torch_flops"] == 2 * 8 * 16 * 4
+
+
+def test_bytes_are_each_input_read_and_each_output_written_once() -> None:
+    x = torch.ones(1000)
+    assert operations.counted(answer_of(lambda: x.add(1)))["torch_bytes"] == 2 * 4000
+    assert operations.counted(answer_of(lambda: x.view(10, 100)[0]))["torch_bytes"] == 0
+
+
 def test_the_peak_is_what_lived_at_once() -> None:
     x = torch.ones(1000)  # 4,000 bytes, made before the request
 
@@ -101,7 +112,8 @@ def test_a_forward_that_the_engine_does_not_report_is_seen(
     after = counted(backend, cell)
     steps = 3 * 2  # of two canvases
     assert after["forwards"] == before["forwards"] + steps
-    assert after["torch_operations"] > before["torch_operations"]
+    for name in ("torch_operations", "torch_flops", "torch_bytes"):
+        assert after[name] > before[name]
     assert after["output_hashes"] == before["output_hashes"]
 
 

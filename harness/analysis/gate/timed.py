@@ -112,7 +112,8 @@ def _reason(row: Row, result: TimeResult, gate: GateConfig) -> str:
         return f"too few pairs of launches count in the {result.stage}"
     pairs = sum(pair is not None for pair in row.stages.get(result.stage, []))
     mean, low, high = (expm1(one) for one in (result.mean, result.low, result.high))
-    words = f"worse by {mean:+.1%} (95 % interval {low:+.1%} to {high:+.1%}, {pairs} pairs)"
+    verb = "slower" if mean > 0 else "faster"
+    words = f"{abs(mean):.1%} {verb} (95 % interval of the slowdown {low:+.1%} to {high:+.1%}, {pairs} pairs)"
     if result.state in (State.REGRESSED, State.IMPROVED):
         return f"{words}, Holm-adjusted p {result.p_adjusted:.2g}"
     if result.state is State.OK:

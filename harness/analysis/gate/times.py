@@ -99,10 +99,10 @@ def judged(screen: Screened, confirm: Floats, floors: Floats, gate: GateConfig) 
     beyond = np.abs(found.mean) > np.log1p(floors)
     significant = (adjusted < gate.alpha) & beyond
     results = []
-    upper = _screen_upper(screen)
+    half_widths = _screen_half_widths(screen)
     for row in range(len(floors)):
         if not screen.kept[row]:
-            results.append(_of_screen(screen, row, upper[row], limit, gate))
+            results.append(_of_screen(screen, row, float(half_widths[row]), limit, gate))
             continue
         mean, low, high = (float(column[row]) for column in (found.mean, found.low, found.high))
         if found.n[row] < 2:
@@ -130,29 +130,32 @@ def judged(screen: Screened, confirm: Floats, floors: Floats, gate: GateConfig) 
     return results
 
 
-def _screen_upper(screen: Screened) -> Floats:
-    """Upper end of each row's change, one-sided at 95 %, by the larger of its own scatter and that of all rows."""
+def _screen_half_widths(screen: Screened) -> Floats:
+    """Of each row's 95 % interval, by the larger of its own scatter and that of all rows: three pairs alone know too
+    little of theirs.
+    """
     found = screen.stats
-    sd = np.fmax(found.sd, screen.pair_sd)
-    quantile = float(stats.t_quantile(stats.WANTED_CONFIDENCE, screen.degrees)) if screen.degrees else float("inf")
+    two_sided = (1 + stats.WANTED_CONFIDENCE) / 2
+    quantile = float(stats.t_quantile(two_sided, screen.degrees)) if screen.degrees else float("inf")
     with np.errstate(invalid="ignore", divide="ignore"):
-        upper: Floats = found.mean + quantile * sd / np.sqrt(found.n)
-    return upper
+        widths: Floats = quantile * np.fmax(found.sd, screen.pair_sd) / np.sqrt(found.n)
+    return widths
 
 
-def _of_screen(screen: Screened, row: int, upper: float, limit: float, gate: GateConfig) -> TimeResult:
+def _of_screen(screen: Screened, row: int, half_width: float, limit: float, gate: GateConfig) -> TimeResult:
     """A row that the screen did not keep is OK only where a slowdown by gate.effect can be ruled out."""
     found = screen.stats
     n = int(found.n[row])
     if n < 2:
         return _unsure("screen")
+    mean = float(found.mean[row])
     sd = float(np.fmax(found.sd[row], screen.pair_sd))
     return TimeResult(
-        state=State.OK if upper < limit else State.INCONCLUSIVE,
+        state=State.OK if mean + half_width < limit else State.INCONCLUSIVE,
         stage="screen",
-        mean=float(found.mean[row]),
-        low=float(found.low[row]),
-        high=float(found.high[row]),
+        mean=mean,
+        low=mean - half_width,
+        high=mean + half_width,
         p=float(min(found.p_greater[row], found.p_less[row])),
         mde=_mde(n, sd, gate.screen_p, gate.screen_effect, gate),
     )

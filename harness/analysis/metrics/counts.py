@@ -141,6 +141,12 @@ def torch_flops(record: Record, planned: CellPlan) -> float:
 
 
 @metric(unit="bytes", better="lower", kind="counter", scope="record")
+def torch_bytes(record: Record, planned: CellPlan) -> float:
+    """Bytes of one untimed request's operations: each one's inputs read and outputs written once, views left out."""
+    return _counter("torch_bytes", record)
+
+
+@metric(unit="bytes", better="lower", kind="counter", scope="record")
 def peak_tensor_bytes(record: Record, planned: CellPlan) -> float:
     """Most bytes that the tensors made by one untimed request held at once; weights are not among them."""
     return _counter("peak_tensor_bytes", record)
