@@ -12,8 +12,8 @@ from harness import __version__
 from harness.spec import data
 
 EXIT_CODES = """exit codes:
-  0 done   2 usage or configuration   3 incomplete: a cell failed or is missing
-  4 nothing to show, not comparable, or this machine is unfit
+  0 done   1 a regression   2 usage or configuration   3 incomplete: a cell failed or is missing
+  4 nothing to show, not comparable, no baseline, or this machine is unfit   5 inconclusive
   130 interrupted; the same command goes on"""
 
 
@@ -41,6 +41,8 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
         parser.error(f"unknown option {unknown[0]}")
     if rest and args.verb == "doctor":
         parser.error(f"doctor takes no words, but got {rest[0]}")
+    if args.verb == "gate" and (words := [word for word in rest if "=" not in word]):
+        parser.error(f"gate takes options and KEY=VALUE, but got {words[0]}")
     getattr(args, words_of[args.verb]).extend(rest)
     args.command = shlex.join(["python", "-m", "harness", *argv])
     args.resume = shlex.join(["python", "-m", "harness", *(word for word in argv if word != "fresh=true")])
@@ -72,8 +74,8 @@ def _parser(verbs: Mapping[str, str]) -> tuple[_Parser, dict[str, str]]:
             _add_hydra(verb)
         else:
             verb.epilog = EXIT_CODES
-            words_of[name] = "runs"
-            {"merge": _add_merge, "report": _add_report, "doctor": _add_doctor}[name](verb)
+            words_of[name] = "overrides" if name == "gate" else "runs"
+            _ADDS[name](verb)
     return parser, words_of
 
 
@@ -111,3 +113,59 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         metavar="DEVICE=PRICE",
         help="the price of a device's hour in place of its file's, for example h100=2.49; once a device",
     )
+    verb.add_argument("--verdict", metavar="FILE", help='a gate\'s verdict.json, for the section "May I merge?"')
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    _add_runs(verb)
+    verb.add_argument("--metric", action="append", metavar="NAME", help="a metric to compare, again for another one")
+
+
+def _add_gate(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--base",
+        required=True,
+        metavar="REV|RUN",
+        help="a git revision, which is measured here in turn with head; or a run, a job's folder, or `baseline`",
+    )
+    verb.add_argument(
+        "--head",
+        metavar="REV|RUN",
+        help="what to judge: a revision (default: the working tree), or a run (default: the newest of the suite)",
+    )
+    verb.add_argument("--suite", metavar="S", help="what is measured (default: gate_cpu), or whose newest run is head")
+    verb.add_argument("--config-dir", metavar="DIR", help="your own suites, laid out like suites/")
+    verb.add_argument(
+        "--inconclusive", choices=["warn", "fail"], help="exit code of cells that cannot be judged: 0 or 5"
+    )
+    verb.add_argument(
+        "--declare", action="append", default=[], metavar="KEY", help="what may differ: packages.torch, driver, ..."
+    )
+    verb.add_argument("-o", "--output", metavar="DIR", help="where verdict.json and all that is made of it goes")
+    _add_folders(verb)
+    verb.usage = "%(prog)s --base REV [--head REV] [--suite S] [KEY=VALUE ...] | --base RUN [--head RUN]"
+    verb.set_defaults(overrides=[])
+
+
+def _add_baseline(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("action", choices=["list", "approve", "expire"])
+    verb.add_argument("runs", nargs="*", metavar="RUN|SUITE", help="approve: a run, a job or a candidate; else suites")
+    verb.add_argument("--cells", nargs="+", metavar="CELL", help="ids or parts of labels (default: all)")
+    verb.add_argument("--reason", metavar="TEXT", help="why these values are to be the baseline")
+    verb.add_argument("--until", metavar="DATE|URL", help="how long what is worse is accepted")
+    _add_folders(verb)
+
+
+def _add_folders(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--results-dir", default="results", metavar="DIR")
+    verb.add_argument("--baselines-dir", default="results/baselines", metavar="DIR")
+
+
+_ADDS = {
+    "merge": _add_merge,
+    "report": _add_report,
+    "doctor": _add_doctor,
+    "compare": _add_compare,
+    "gate": _add_gate,
+    "baseline": _add_baseline,
+}

@@ -10,15 +10,16 @@ import os
 import shlex
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import arguments
+from harness import arguments, gate_verbs
 
 if TYPE_CHECKING:
-    from harness.records.types import Environment
+    from harness.analysis.verdict import Verdict
     from harness.spec.config import SuiteConfig
     from harness.spec.plan import Plan
 
@@ -61,12 +62,13 @@ def main(argv: Sequence[str]) -> int:
 
 def plan(args: argparse.Namespace) -> int:
     """Show every cell, every skip and what each should cost; touch no GPU."""
+    from harness.measuring import prepare
     from harness.spec.plan_json import to_json
 
     config = _compose(args)
     if args.cfg:
         return _print_config(config)
-    planned, _ = _planned(config)
+    planned, _ = prepare.plan_here(config)
     if args.json:
         print(json.dumps(to_json(planned), indent=1))
     else:
@@ -82,34 +84,30 @@ def run(args: argparse.Namespace) -> int:
     if args.cfg:
         return _print_config(config)
     run_dir = _measure(args, config)
+    if config.reports_dir is None:
+        return _tell_measured(args, run_dir)
+    _offer(run_dir)
     return _report(args, [run_dir], Path(config.reports_dir) / f"{config.name}.html")
 
 
 def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     """Into which folder; the plan and all else that measuring needs is gone from memory when the report begins."""
-    from harness.measuring import doctor, progress
-    from harness.measuring.runner import Supervisor, WorkerError
+    from harness.measuring import prepare, progress
+    from harness.measuring.runner import WorkerError
     from harness.records import store
-    from harness.spec import suite
-    from harness.spec.plan_json import to_json
 
-    planned, environment = _planned(config)
-    _refuse_unfit(planned, environment)
+    planned, environment = prepare.plan_here(config)
+    if reason := prepare.why_unfit(planned, environment):
+        raise _Exit(NOTHING, reason)
     if news := _why_new(config, planned):
         _say(args, news)
-    run_dir = store.open_run_dir(Path(config.results_dir), config.name, planned.run_id, fresh=config.fresh)
-    store.write_atomic(run_dir / "config.yaml", suite.to_yaml(config))
-    store.write_atomic(run_dir / "plan.json", store.json_lines({**to_json(planned), "command": args.command}))
-    store.write_environment(run_dir, environment)
-    doctor.attach(run_dir, environment, config.device.kind)
+    prepared = prepare.open_run(planned, environment, words=args.overrides, command=args.command)
+    run_dir = prepared.run_dir
     _log_to(run_dir / "run.log", args)
     watcher = progress.choose(args.quiet)
-    supervisor = Supervisor(
-        plan=planned, words=args.overrides, run_dir=run_dir, environment=environment, progress=watcher
-    )
     _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
     try:
-        supervisor.run()
+        prepared.measure(watcher)
     except store.NewerSchemaError:
         raise
     except (store.StoreError, WorkerError) as error:
@@ -117,15 +115,38 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     return run_dir
 
 
+def _tell_measured(args: argparse.Namespace, run_dir: Path) -> int:
+    """reports_dir=null: how the cells ended, without the seconds that an analysis takes."""
+    from harness.records import store
+    from harness.records.types import FAILED_STATUSES
+
+    statuses = Counter[str](record.status for record in store.read_records(run_dir, rounds=False).final.values())
+    if args.json:
+        print(json.dumps({"run_dirs": [str(run_dir)], "page": None, "statuses": statuses}, indent=1))
+    elif not args.quiet:
+        print(f"{run_dir}: {', '.join(f'{count} {status}' for status, count in statuses.items())}")
+    return INCOMPLETE if any(statuses[status] for status in FAILED_STATUSES) else DONE
+
+
+def _offer(run_dir: Path) -> None:
+    """Write what `baseline approve` may take; a run changes no baseline."""
+    import harness.analysis.gate.samples as samples
+    from harness.analysis import candidate
+
+    candidate.write(run_dir, samples.of_run(run_dir))
+
+
 def report(args: argparse.Namespace) -> int:
     """Build one page from one or more runs."""
+    from harness.analysis import verdict as verdicts
     from harness.records import store
 
     run_dirs = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
     suite = Path(str(store.read_json(run_dirs[0] / "plan.json").get("suite") or "report")).name
     default = Path(args.reports_dir) / f"{suite}.html"
     output = Path(args.output) if args.output else default
-    return _report(args, run_dirs, output, dict(map(_price, args.usd_per_hour)))
+    verdict = verdicts.read(Path(args.verdict)) if args.verdict else None
+    return _report(args, run_dirs, output, verdict, dict(map(_price, args.usd_per_hour)))
 
 
 def _price(given: str) -> tuple[str, float]:
@@ -179,7 +200,11 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def _report(
-    args: argparse.Namespace, run_dirs: list[Path], output: Path, prices: dict[str, float] | None = None
+    args: argparse.Namespace,
+    run_dirs: list[Path],
+    output: Path,
+    verdict: Verdict | None = None,
+    prices: dict[str, float] | None = None,
 ) -> int:
     """Analyse what is on disk, write the page, print the result; the exit code says whether anything is incomplete."""
     from harness.analysis.analyse import analyse
@@ -195,7 +220,7 @@ def _report(
     analysis = analyse(runs)
     if not analysis.has_rows:
         raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
-    store.write_atomic(output, build_page(analysis))
+    store.write_atomic(output, build_page(analysis, verdict))
     if args.json:
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
     elif not args.quiet:
@@ -207,10 +232,13 @@ def _report(
 
 
 def _compose(args: argparse.Namespace) -> SuiteConfig:
+    from harness.analysis.metrics import check_metrics
     from harness.measuring.backends.registry import BACKENDS
     from harness.spec import suite
 
-    return suite.compose(args.overrides, config_dir=args.config_dir, backends=list(BACKENDS))
+    config = suite.compose(args.overrides, config_dir=args.config_dir, backends=list(BACKENDS))
+    check_metrics(config.gate)
+    return config
 
 
 def _print_config(config: SuiteConfig) -> int:
@@ -218,39 +246,6 @@ def _print_config(config: SuiteConfig) -> int:
 
     print(suite.to_yaml(config), end="")
     return DONE
-
-
-def _planned(config: SuiteConfig) -> tuple[Plan, Environment]:
-    """The plan with the run_id that it has on this machine."""
-    from harness.measuring import environment
-    from harness.spec import fingerprint
-    from harness.spec import plan as planning
-
-    built = planning.build(config)
-    here = environment.collect()
-    provenance = {
-        "weights_hash": fingerprint.weights_hash(config.model, built.shape, config.seed),
-        "source_hash": fingerprint.source_hash(),
-        "identity": here.identity,
-        "stack": here.stack,
-    }
-    return planning.identified(built, provenance), here
-
-
-def _refuse_unfit(planned: Plan, environment: Environment) -> None:
-    from harness.measuring.fitness import unfit
-    from harness.spec import data
-
-    config = planned.config
-    reason = unfit(config.device, environment, data.nvml_names(config.config_dir))
-    if reason:
-        raise _Exit(NOTHING, reason)
-    if not planned.cells:
-        reasons = sorted({skipped.reason for skipped in planned.skipped})
-        raise _Exit(NOTHING, "all cells are skipped:\n" + "\n".join(reasons[:3]))
-    if not planned.own_groups:
-        count = len(planned.groups)
-        raise _Exit(NOTHING, f"shard={config.shard} is empty: n is at most {count}, one share a group")
 
 
 def _why_new(config: SuiteConfig, planned: Plan) -> str | None:
@@ -294,4 +289,13 @@ def _fail(args: argparse.Namespace, code: int, message: str) -> int:
     return code
 
 
-VERBS: dict[str, Verb] = {"run": run, "plan": plan, "report": report, "merge": merge, "doctor": doctor}
+VERBS: dict[str, Verb] = {
+    "run": run,
+    "plan": plan,
+    "report": report,
+    "compare": gate_verbs.compare,
+    "gate": gate_verbs.gate,
+    "baseline": gate_verbs.baseline,
+    "merge": merge,
+    "doctor": doctor,
+}

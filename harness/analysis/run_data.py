@@ -172,7 +172,7 @@ def _compact() -> Callable[[dict[str, Any]], dict[str, Any]]:
     known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def keep(found: dict[str, Any]) -> dict[str, Any]:
-        if "operations" in found:
+        if {"operations", "floor_s"} <= found.keys():
             found = {key: found.get(key) for key in ("count", "floor_s")}
         elif not all(isinstance(value, str) for value in found.values()):
             return found

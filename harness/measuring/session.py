@@ -7,6 +7,7 @@ import itertools
 import random
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, perf_counter
@@ -18,6 +19,7 @@ from harness.measuring.jobs import Job, load_key
 from harness.measuring.telemetry.conditions import Observe, nobody_looks
 from harness.measuring.telemetry.energy import ObserveEnergy, nobody_counts
 from harness.measuring.telemetry.sample import PERIOD_S
+from harness.measuring.turns import Turns
 from harness.records.journal import RoundJournal
 from harness.records.store import RecordWriter
 from harness.records.types import PRUNED, Cell, Record, canonical_json, to_json
@@ -45,6 +47,7 @@ class Session:
     no_energy: dict[str, Any] | None = None  # why it sees none, where that is known beforehand: no window is measured
     smallest_oom: dict[str, int] = field(default_factory=dict)  # line of cells -> smallest batch that did not fit
     loaded: dict[str, tuple[str, ...]] = field(default_factory=dict)  # backend -> load key of what it holds
+    turns: Turns | None = None  # with another process; None: nobody waits for us
     is_settled: bool = False
     is_spent: bool = False  # whether a backend's leak has eaten into this process, so that a fresh one should go on
 
@@ -96,7 +99,8 @@ class Session:
         self.tell({"event": "load", "launch": live[0].launch, "cells": [one.cell_id for one in live]})
         self.loaded.pop(name, None)
         try:
-            self.backends[name].load(config.model, self.plan.shape, config.device, live[0].cell, config.seed)
+            with self._turn():
+                self.backends[name].load(config.model, self.plan.shape, config.device, live[0].cell, config.seed)
         except (OutOfMemory, Unsupported) as error:
             for one in live:
                 one.fail(error)
@@ -119,7 +123,7 @@ class Session:
         for one in live:
             if asks_energy(one.cell, self.plan.config):
                 self._take_energy(one)
-        if self.plan.config.protocol.counters:
+        if self.plan.config.protocol.counters or self.plan.config.protocol.operations:
             self._each("count", LiveCell.count, live)
 
     def _settle_memory(self) -> None:
@@ -154,23 +158,30 @@ class Session:
         for one in cells:
             if one.status != "ok":
                 continue
-            begun = perf_counter()
-            where = {"stage": stage, "cell_id": one.cell_id, "launch": one.launch}
-            self.tell({"event": "begin", **where})
-            try:
-                action(one, self.backends[one.cell.backend])
-            except ConfigError:  # the user's mistake: going on would only repeat the message
-                raise
-            except DeviceBroken as error:
-                one.fail(error)
-                raise
-            except Exception as error:
-                one.fail(error)
-            if stage == "measure" and one.status == "ok":
-                self.journal.append(one.unfinished())
-            self.tell({"event": "end", **where})
-            if stage == "measure" and one.status == "ok":
-                one.overhead_s.append(perf_counter() - begun - one.backend_s)
+            with self._turn():
+                self._request(stage, action, one)
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.turns is None else self.turns.taken()
+
+    def _request(self, stage: str, action: Callable[[LiveCell, Backend], None], one: LiveCell) -> None:
+        begun = perf_counter()
+        where = {"stage": stage, "cell_id": one.cell_id, "launch": one.launch}
+        self.tell({"event": "begin", **where})
+        try:
+            action(one, self.backends[one.cell.backend])
+        except ConfigError:  # the user's mistake: going on would only repeat the message
+            raise
+        except DeviceBroken as error:
+            one.fail(error)
+            raise
+        except Exception as error:
+            one.fail(error)
+        if stage == "measure" and one.status == "ok":
+            self.journal.append(one.unfinished())
+        self.tell({"event": "end", **where})
+        if stage == "measure" and one.status == "ok":
+            one.overhead_s.append(perf_counter() - begun - one.backend_s)
 
     def _write(self, done: Sequence[LiveCell]) -> None:
         """Records of cells that ended together, which one sync brings to the disk."""

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.measuring import roof
+from harness.measuring import roof, turns
 from harness.measuring.backends import registry
 from harness.measuring.backends.base import DeviceBroken
 from harness.measuring.jobs import Job
@@ -115,7 +115,8 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
     writer = store.RecordWriter(run_dir, order["worker"])
     backends = registry.create_all(config)
     dtypes = {dtype for planned in plan.cells for dtype in compute_dtypes(planned.cell)}
-    roof.keep(run_dir, order["environment_id"], config.device.kind, dtypes)
+    if config.protocol.roofs:
+        roof.keep(run_dir, order["environment_id"], config.device.kind, dtypes)
     session = Session(
         plan=plan,
         run_id=run_dir.name,
@@ -128,6 +129,7 @@ def _work(order: dict[str, Any], run_dir: Path, events: Events, stop: threading.
         observe=_observe(order, events, answers),
         observe_energy=_observe_energy(events, answers),
         no_energy=order["no_energy"],
+        turns=turns.from_environment(),
         smallest_oom=smallest_ooms(store.read_records(run_dir, rounds=False).final.values()),
     )
     for job in order["jobs"]:

@@ -7,21 +7,21 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from harness.analysis.analyse import Analysis
+from harness.analysis.verdict import Verdict
 from harness.report import claims, headlines, outcomes, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
+from harness.report.gate import html as gate
 from harness.report.slices import Slice, slices_of
 from harness.report.slim import put_off, with_shared_styles
-from harness.report.wording import counted, plain
+from harness.report.templates import FOLDER, style, template
+from harness.report.wording import counted
 
-_FOLDER = Path(__file__).parent
 # Slices that differ in prompts, lengths or dtypes multiply figures; the table still holds every cell.
 _MOST_SLICES = 8
 
@@ -38,9 +38,9 @@ class Drawn:
     rows_filter: str | None
 
 
-def build_page(analysis: Analysis) -> str:
-    """The page. Texts from records and plans reach it as text, whatever they hold."""
-    script = (_FOLDER / "page.js").read_text(encoding="utf-8")
+def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
+    """The page. Texts from records, plans and the verdict reach it as text, whatever they hold."""
+    script = (FOLDER / "page.js").read_text(encoding="utf-8")
     parts = {is_wide: _headlines_first(analysis, slices_of(analysis, is_wide=is_wide)) for is_wide in (False, True)}
     table = tables.cell_table(analysis)
     ended_badly = outcomes.outcomes(analysis)
@@ -49,15 +49,15 @@ def build_page(analysis: Analysis) -> str:
         *((kind, _draw_all(kind, parts[kind.is_wide], keys), _more(parts[kind.is_wide])) for kind in FIGURES),
         *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES),
     ]
-    template = _templates().get_template("page.html")
-    html = template.render(
+    html = template("page.html").render(
         analysis=analysis,
         claims=claims,
         judgements=analysis.claims,
         title=f"canvasbench: {', '.join(dict.fromkeys(run.suite for run in analysis.runs.values())) or 'no run'}",
-        style=Markup((_FOLDER / "page.css").read_text(encoding="utf-8")),
+        style=style(),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        gate=None if verdict is None else gate.section(verdict),
         qualifiers=headlines.qualifiers(analysis),
         headlines=[
             (headline, headlines.verdict(headline), headlines.tiles(headline, analysis))
@@ -81,22 +81,6 @@ def build_page(analysis: Analysis) -> str:
         ],
     )
     return put_off(with_shared_styles(html))
-
-
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _printable(value: Any) -> Any:
-    """Every text that a template prints, without what could not be encoded or would steer a terminal."""
-    return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _headlines_first(analysis: Analysis, parts: list[Slice]) -> list[Slice]:

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import SHIPPED
+from harness.records.types import Cell
+from harness.spec import gate_rules
+from harness.spec.gate_rules import GateConfig
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float8_e4m3": 1}
 MAX_BLOCK_LENGTH = 1024
@@ -103,6 +106,8 @@ class Protocol:
     request_timeout_s: float = 600.0  # a request that takes longer ends its process
     load_timeout_s: float = 1800.0  # so does a load
     counters: bool = True  # one more, untimed round that counts experts and entropies
+    operations: bool = False  # and one that counts what it asks of torch, which no clock disturbs: for gates
+    roofs: bool = True  # this machine's roofs are probed first, two seconds a run
 
     @property
     def most_rounds(self) -> int:
@@ -151,17 +156,19 @@ class SuiteConfig:
     routing: str = "model"
     options: dict[str, Any] = field(default_factory=dict)  # the backend's own
     peer_options: dict[str, Any] = field(default_factory=dict)  # the peer's own
+    gate: GateConfig = field(default_factory=GateConfig)
     seed: int = 0
     repeat_prompts: bool = False
     launcher: str = "inline"
     isolation: str = (
         "launch"  # a process for each launch, backend of a launch (so that models need not fit together), cell
     )
+    cells: list[str] = field(default_factory=list)  # ids of those to measure, in this order; []: all
     shard: str = "1/1"  # i/n: measure the i-th of n shares of the groups, for n machines
     fresh: bool = False
     retry_failed: bool = False
     results_dir: str = "results"
-    reports_dir: str = "reports"
+    reports_dir: str | None = "reports"  # null: measure, and make no page
     config_dir: str | None = None  # set by --config-dir
 
 
@@ -235,6 +242,10 @@ def check(config: SuiteConfig, *, prompt_sets: Sequence[str], backends: Sequence
         if len(excluded.keys() - {"reason"}) == 0:
             raise ConfigError(f"exclude[{i}]: names no axis, so it would exclude every cell")
     _check_rules("energy", config.energy, [])
+    try:
+        gate_rules.check(config.gate, [f.name for f in fields(Cell)])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     _check_honesty(config)
 
 

@@ -15,7 +15,7 @@ from engine.config import ModelConfig
 from engine.cost import weight_bytes
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, REPLAY, Cell, content_hash
 from harness.spec import draws
-from harness.spec.config import Axes, ConfigError, SuiteConfig, shard_of
+from harness.spec.config import Axes, ConfigError, SuiteConfig, nearest, shard_of
 from harness.spec.data import RANDOM_IDS, PromptSet, load_prompts
 from harness.spec.floor import Prediction, predict, shape_of, widths_of
 
@@ -131,7 +131,38 @@ def build(config: SuiteConfig) -> Plan:
                 planned.append(_planned(one, config, prediction))
     ids = {p.cell_id for p in planned}
     kept = tuple(p if p.twin_id in ids else replace(p, twin_id=None) for p in planned)
-    return Plan(config=config, shape=shape, prompts=prompts, cells=_grouped(kept), skipped=tuple(skipped))
+    plan = Plan(config=config, shape=shape, prompts=prompts, cells=_grouped(kept), skipped=tuple(skipped))
+    return _chosen(plan) if config.cells else plan
+
+
+def _chosen(plan: Plan) -> Plan:
+    """The plan with the cells that `cells` names, in that order; what they were compared with goes with the rest.
+
+    Raises:
+        ConfigError: an id that no cell has which would be measured.
+    """
+    by_id = {planned.cell_id: planned for planned in plan.cells}
+    reasons = {skipped.cell.cell_id: skipped.reason for skipped in plan.skipped}
+    names = plan.config.cells
+    for name in names:
+        if name in reasons:
+            raise ConfigError(f"cells: {name} is skipped: {reasons[name]}")
+        if name not in by_id:
+            raise ConfigError(
+                f"cells: {name!r} is no cell of this suite{nearest(name, by_id)}\n"
+                "write ids in quotes, as `python -m harness plan --json` has them, without cells="
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"cells: names {name} twice")
+    cells = tuple(
+        replace(
+            one,
+            twin_id=one.twin_id if one.twin_id in names else None,
+            peer_id=one.peer_id if one.peer_id in names else None,
+        )
+        for one in map(by_id.__getitem__, names)
+    )
+    return replace(plan, cells=cells, skipped=())
 
 
 def _with_twins(config: SuiteConfig) -> Iterator[Cell]:

@@ -31,6 +31,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "isolation": config.isolation,
         "energy": config.energy,
         "seed": config.seed,
+        "gate": asdict(config.gate),
         "prompts": {name: prompts.content_hash for name, prompts in plan.prompts.items()},
         **drawn_from(plan),
         "provenance": plan.provenance,

@@ -182,11 +182,17 @@ def write_run(
     scenario = scenario or Scenario()
     plan = plan_of(scenario)
     run_dir = store.open_run_dir(results_dir, scenario.name, plan.run_id, fresh=True)
-    document = {**to_json(plan), "command": scenario.command, **(plan_changes or {})}
-    store.write_atomic(run_dir / "plan.json", json.dumps(document, indent=1) + "\n")
-    store.write_environment(run_dir, ENVIRONMENT)
-    write_records(run_dir, records_of(scenario, plan, run_dir.name))
+    fill_run(run_dir, plan, records_of(scenario, plan, run_dir.name), command=scenario.command, **(plan_changes or {}))
     return run_dir
+
+
+def fill_run(
+    run_dir: Path, plan: Plan, records: list[Record], environment: Environment = ENVIRONMENT, **changes: Any
+) -> None:
+    """changes: keys of plan.json."""
+    store.write_atomic(run_dir / "plan.json", json.dumps({**to_json(plan), **changes}, indent=1) + "\n")
+    store.write_environment(run_dir, environment)
+    write_records(run_dir, records)
 
 
 def write_records(run_dir: Path, records: list[Record], worker: str | None = None) -> None:

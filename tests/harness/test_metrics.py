@@ -109,6 +109,7 @@ def floor_share(one: Json, cell: Json, entry: Json) -> float | None:
 
 EXPECTED: dict[str, Callable[[Json, Json, Json], float | None]] = {
     "useful_tok_s": lambda one, cell, entry: tok_s(one),
+    "passes": lambda one, cell, entry: sum(one["passes"].values()),
     "request_s": lambda one, cell, entry: one["wall_s"],
     "decode_tok_s": decode_tok_s,
     "ttfb_s": lambda one, cell, entry: one["ttfb_s"],
@@ -302,8 +303,22 @@ def test_every_metric_is_recomputed_here() -> None:
     elsewhere = {"cpu_speedup_vs_ar", "cold_s", "slowdown_vs_default"}  # test_two_clocks.py, test_ablation.py
     elsewhere |= {"measured_floor_share", "bound_share", "mbu", "mfu", "limit_speedup_vs_ar"}  # test_measured_floors.py
     elsewhere |= {"peer_speedup", "peer_step_speedup", "computing_over_moving"}  # test_peers.py, test_claims.py
+    elsewhere |= {"peer_speedup", "peer_step_speedup"}  # test_peers.py
+    elsewhere |= {"forwards", "torch_operations", "torch_flops", "torch_bytes", "peak_tensor_bytes"}  # below
     elsewhere |= {name for name, metric in METRICS.items() if metric.function.__module__.endswith(".energy")}
     assert set(METRICS) == {*EXPECTED, *SHARES, *COUNTED, *elsewhere, "speedup_vs_ar", "distinct_experts"}
+
+
+@pytest.mark.parametrize("name", ["forwards", "torch_operations", "torch_flops", "torch_bytes", "peak_tensor_bytes"])
+def test_a_gates_counter_is_the_records_own_or_missing(run_dir: Path, name: str) -> None:
+    run = load_run(run_dir)
+    planned = run.cells[0]
+    record = run.final[planned.cell_id, 0]
+    counted = dataclasses.replace(record, counters={name: 12345})
+    assert METRICS[name].compute(counted, planned) == 12345
+    for absent in ({}, {name: "many"}, {name: None}):
+        with pytest.raises(Missing):
+            METRICS[name].compute(dataclasses.replace(record, counters=absent), planned)
 
 
 def test_every_metric_declares_unit_direction_kind_and_formula() -> None:

@@ -6,6 +6,18 @@ Reports and gates read the registry METRICS, so a new metric needs nothing but i
 from __future__ import annotations
 
 from harness.analysis.metrics import counts, energy, floors, quality, times  # declare their metrics
-from harness.analysis.metrics.registry import METRICS, Metric, Missing, Part, metric
+from harness.analysis.metrics.registry import METRICS, Metric, Missing, Part, check_metrics, metric
 
-__all__ = ["METRICS", "Metric", "Missing", "Part", "counts", "energy", "floors", "metric", "quality", "times"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Missing",
+    "Part",
+    "check_metrics",
+    "counts",
+    "energy",
+    "floors",
+    "metric",
+    "quality",
+    "times",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import mean
+from typing import NoReturn
 
 from harness.analysis.metrics.registry import Missing, Part, metric, present
 from harness.analysis.run_data import CellPlan
@@ -110,6 +111,53 @@ def distinct_experts(record: Record, planned: CellPlan) -> float:
     if not hits:
         raise Missing("experts were not counted")
     return mean(hits)
+
+
+@metric(unit="passes", better="lower", kind="counter")
+def passes(round: Round, planned: CellPlan) -> float:
+    """Executed passes of every kind, prefill included, as the backend counts them."""
+    return float(sum(round.passes.values())) or _none("no pass was counted")
+
+
+@metric(unit="passes", better="lower", kind="counter", scope="record")
+def forwards(record: Record, planned: CellPlan) -> float:
+    """Times that one untimed request really ran the model, whatever the backend says: calls of its busiest module."""
+    return _counter("forwards", record)
+
+
+@metric(unit="operations", better="lower", kind="counter", scope="record")
+def torch_operations(record: Record, planned: CellPlan) -> float:
+    """Operations that one untimed request asks of torch, as its dispatcher sees them: on a GPU nearly the number of
+    kernel launches, without what a CUDA graph replays.
+    """
+    return _counter("torch_operations", record)
+
+
+@metric(unit="FLOP", better="lower", kind="counter", scope="record")
+def torch_flops(record: Record, planned: CellPlan) -> float:
+    """FLOPs of one untimed request by torch's own counter: matrix products and attention."""
+    return _counter("torch_flops", record)
+
+
+@metric(unit="bytes", better="lower", kind="counter", scope="record")
+def torch_bytes(record: Record, planned: CellPlan) -> float:
+    """Bytes of one untimed request's operations: each one's inputs read and outputs written once, views left out."""
+    return _counter("torch_bytes", record)
+
+
+@metric(unit="bytes", better="lower", kind="counter", scope="record")
+def peak_tensor_bytes(record: Record, planned: CellPlan) -> float:
+    """Most bytes that the tensors made by one untimed request held at once; weights are not among them."""
+    return _counter("peak_tensor_bytes", record)
+
+
+def _counter(name: str, record: Record) -> float:
+    value = record.counters.get(name)
+    return float(value) if isinstance(value, int | float) else _none(f"{name} was not counted")
+
+
+def _none(why: str) -> NoReturn:
+    raise Missing(why)
 
 
 def _steps(round: Round) -> tuple[tuple[int, ...], ...]:

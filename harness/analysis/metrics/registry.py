@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from harness.records.types import Round
+from harness.spec.config import check_choice
+from harness.spec.gate_rules import GateConfig
 
 Better = Literal["higher", "lower"]
 Kind = Literal["counter", "time"]  # a counter repeats exactly with its seed; a time does not
@@ -94,6 +96,13 @@ def metric(*, unit: str, better: Better, kind: Kind, scope: Scope = "round") -> 
         return function
 
     return declare
+
+
+def check_metrics(gate: GateConfig) -> None:
+    """Raises ConfigError for a rule of a suite's gate that names no metric."""
+    for name, rule in gate.rules.items():
+        if rule.enabled and rule.test != "output":
+            check_choice(f"gate.rules.{name}.metric", rule.metric, list(METRICS))
 
 
 def present(name: str, round: Round) -> Any:

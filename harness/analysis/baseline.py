@@ -1,0 +1,254 @@
+"""Approved values, committed to the repository: results/baselines/<identity>/<suite>.json, a line a cell and rule.
+
+A run only writes a candidate (candidate.py). `baseline approve` turns candidates into approved values and `baseline
+expire` ends what was accepted; nothing else ever changes a baseline, and both leave a diff to review.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.candidate import Candidate, Value
+from harness.analysis.gate.judge import Acceptance, Accepted
+from harness.records import store, strict
+from harness.records.store import StoreError
+from harness.records.types import content_hash
+from harness.spec.config import ConfigError, nearest
+
+BASELINE_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    """One act of approving; git says who."""
+
+    number: int
+    run_id: str
+    records_sha256: str
+    stack: dict[str, Any]
+    reason: str
+    approved_on: str  # ISO date
+    until: str | None  # ISO date, or an issue's address; None: nothing was worse
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approved:
+    value: Value
+    approval: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    baseline_schema: int
+    suite: str
+    identity: dict[str, Any]
+    approvals: tuple[Approval, ...]
+    values: tuple[Approved, ...]  # by label and rule
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where it contradicts itself."""
+        numbers = {one.number for one in self.approvals}
+        keys = [(one.value.cell_id, one.value.rule) for one in self.values]
+        if len(set(keys)) != len(keys):
+            raise ValueError("a cell has a rule twice")
+        if any(one.approval not in numbers for one in self.values):
+            raise ValueError("a value belongs to no approval")
+        for one in self.approvals:
+            if one.until is not None:
+                check_until(one.until)
+
+    @property
+    def by_key(self) -> dict[tuple[str, str], Approved]:
+        return {(one.value.cell_id, one.value.rule): one for one in self.values}
+
+    def accepted(self, today: date) -> Accepted:
+        """(cell_id, rule) -> the worsening that was approved, as long as it has not expired."""
+        approvals = {one.number: one for one in self.approvals}
+        found = {}
+        for key, one in self.by_key.items():
+            approval, worsening = approvals[one.approval], one.value.worsening
+            if worsening is not None and approval.until is not None and not is_over(approval.until, today):
+                found[key] = Acceptance(up_to=worsening, reason=approval.reason, until=approval.until)
+        return found
+
+
+def check_until(until: str) -> None:
+    """Raises ValueError unless it is a date or an issue's address."""
+    if until.startswith("https://"):
+        return
+    try:
+        date.fromisoformat(until)
+    except ValueError:
+        raise ValueError(f"{until[:40]!r} is neither a date such as 2027-01-31 nor an https:// address") from None
+
+
+def is_over(until: str, today: date) -> bool:
+    return not until.startswith("https://") and date.fromisoformat(until) < today
+
+
+def folder_of(identity: Mapping[str, Any]) -> str:
+    """The machine's name for a folder, and a hash that tells like-named ones apart."""
+    gpu = identity.get("gpu")
+    name = gpu.get("name") if isinstance(gpu, dict) else identity.get("cpu")
+    slug = re.sub(r"[^a-z0-9]+", "-", str(name or "machine").lower()).strip("-")[:40]
+    return f"{slug}-{content_hash(dict(identity), 8)}"
+
+
+def path_of(baselines_dir: Path, identity: Mapping[str, Any], suite: str) -> Path:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", suite):
+        raise ConfigError(f"suite {suite[:40]!r} cannot be a file's name")
+    return baselines_dir / folder_of(identity) / f"{suite}.json"
+
+
+def read(path: Path) -> Baseline:
+    """Raises StoreError where the file is absent, damaged, newer, contradicts itself, or lies in another's place."""
+    found = strict.read_file(path, Baseline, schema_key="baseline_schema", schema=BASELINE_SCHEMA)
+    if path.stem != found.suite or path.parent.name != folder_of(found.identity):
+        raise StoreError(f"{path}: is the baseline of {folder_of(found.identity)}/{found.suite}, so it lies elsewhere")
+    return found
+
+
+def read_if_any(path: Path) -> Baseline | None:
+    return read(path) if path.exists() else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """What approving did to one value: the line that a reviewer reads."""
+
+    label: str
+    rule: str
+    unit: str
+    old: float | None
+    new: float
+    worsening: float | None
+
+
+def approve(
+    baselines_dir: Path, candidate: Candidate, *, cells: Collection[str], reason: str, until: str | None, today: date
+) -> tuple[Path, list[Change]]:
+    """Write the candidate's values of these cells (ids, or parts of labels; none: all) into the baseline.
+
+    Raises:
+        ConfigError: no reason, cells that it does not have, or something is worse and `until` is None.
+        StoreError: the baseline there is damaged.
+    """
+    if not reason.strip():
+        raise ConfigError("--reason: say why these values are to be the baseline")
+    try:
+        check_until(until or today.isoformat())
+    except ValueError as error:
+        raise ConfigError(f"--until: {error}") from None
+    path = path_of(baselines_dir, candidate.identity, candidate.suite)
+    before = read_if_any(path) or Baseline(
+        baseline_schema=BASELINE_SCHEMA, suite=candidate.suite, identity=candidate.identity, approvals=(), values=()
+    )
+    known = before.by_key
+    chosen = [_against(one, known.get((one.cell_id, one.rule))) for one in _chosen(candidate.values, cells)]
+    worse = [one for one in chosen if one.worsening is not None]
+    if worse and until is None:
+        raise ConfigError(
+            f"{len(worse)} values are worse than before, the first {worse[0].rule} of {worse[0].label} by "
+            f"{worse[0].worsening:.1%}\n--until: give the date until which that is accepted, or the issue's address"
+        )
+    approval = Approval(
+        number=max((one.number for one in before.approvals), default=0) + 1,
+        run_id=candidate.run_id,
+        records_sha256=candidate.records_sha256,
+        stack=candidate.stack,
+        reason=reason.strip(),
+        approved_on=today.isoformat(),
+        until=until if worse else None,
+    )
+    changes = [
+        Change(
+            label=one.label,
+            rule=one.rule,
+            unit=one.unit,
+            old=known[one.cell_id, one.rule].value.value if (one.cell_id, one.rule) in known else None,
+            new=one.value,
+            worsening=one.worsening,
+        )
+        for one in chosen
+    ]
+    values = {**known, **{(one.cell_id, one.rule): Approved(value=one, approval=approval.number) for one in chosen}}
+    _write(path, replace(before, approvals=(*before.approvals, approval), values=_sorted(values.values())))
+    return path, changes
+
+
+def expire(path: Path, *, cells: Collection[str], today: date) -> list[Change]:
+    """End what was accepted: of these cells, or where none is named, whatever has a date that is over. Values stay."""
+    before = read(path)
+    untils = {one.number: one.until for one in before.approvals}
+    chosen = {one.cell_id for one in _chosen([one.value for one in before.values], cells)}
+    ended = []
+    values = []
+    for one in before.values:
+        until = untils[one.approval]
+        ends = one.value.worsening is not None and (
+            one.value.cell_id in chosen if cells else until is not None and is_over(until, today)
+        )
+        if ends:
+            of = one.value
+            ended.append(
+                Change(label=of.label, rule=of.rule, unit=of.unit, old=of.value, new=of.value, worsening=of.worsening)
+            )
+        values.append(replace(one, value=replace(one.value, worsening=None)) if ends else one)
+    if ended:
+        _write(path, replace(before, values=_sorted(values)))
+    return ended
+
+
+def _against(value: Value, before: Approved | None) -> Value:
+    """With how much worse it is than the approved one, where no job has said so; of times only a job can say it."""
+    if before is None or value.worsening is not None or value.test == "time":
+        return value
+    if before.value.value <= 0 or value.value <= 0:
+        return value
+    ratio = value.value / before.value.value
+    worsening = (ratio if value.better == "lower" else 1 / ratio) - 1
+    return replace(value, worsening=worsening) if worsening > 0 else value
+
+
+def _chosen(values: Iterable[Value], cells: Collection[str]) -> list[Value]:
+    values = list(values)
+    for name in cells:
+        if not any(_names(name, one) for one in values):
+            labels = sorted({one.label for one in values})
+            raise ConfigError(f"--cells: {name!r} is no cell here{nearest(name, labels)}")
+    return [one for one in values if not cells or any(_names(name, one) for name in cells)]
+
+
+def _names(name: str, value: Value) -> bool:
+    return name == value.cell_id or name in value.label
+
+
+def _sorted(values: Iterable[Approved]) -> tuple[Approved, ...]:
+    return tuple(sorted(values, key=lambda one: (one.value.label, one.value.cell_id, one.value.rule)))
+
+
+def _write(path: Path, baseline: Baseline) -> None:
+    """Without approvals that no value needs any more; git keeps them."""
+    used = {one.approval for one in baseline.values}
+    kept = replace(baseline, approvals=tuple(one for one in baseline.approvals if one.number in used))
+    store.write_atomic(path, store.json_lines(strict.plain(kept)))
+
+
+def to_json(baseline: Baseline, path: Path, today: date) -> dict[str, Any]:
+    """For `baseline list --json`."""
+    accepted = baseline.accepted(today)
+    return {
+        "path": str(path),
+        "suite": baseline.suite,
+        "identity": baseline.identity,
+        "approvals": [asdict(one) for one in baseline.approvals],
+        "num_values": len(baseline.values),
+        "accepted": [
+            {"cell_id": cell_id, "rule": rule, **asdict(one)} for (cell_id, rule), one in sorted(accepted.items())
+        ],
+    }

@@ -1,0 +1,161 @@
+"""A stored run against approved values: counters are judged, everything else is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from typing import Any
+
+import harness.analysis.gate.comparable as comparable
+from harness.analysis.baseline import Approved, Baseline
+from harness.analysis.candidate import Value, candidate_of
+from harness.analysis.gate.headline import headline_of
+from harness.analysis.gate.judge import Acceptance, Accepted, cell_verdict, settings_of
+from harness.analysis.gate.presence import bare
+from harness.analysis.gate.samples import OK, Samples
+from harness.analysis.verdict import (
+    BASELINE,
+    VERDICT_SCHEMA,
+    CellVerdict,
+    Difference,
+    RuleVerdict,
+    Side,
+    State,
+    Verdict,
+    counts_of,
+    exit_code_of,
+    worst_first,
+)
+from harness.records import strict
+from harness.records.types import Cell
+from harness.spec.gate_rules import GateConfig, GateRule
+
+
+def judge(
+    samples: Samples,
+    baseline: Baseline | None,
+    *,
+    today: date,
+    inconclusive: str | None = None,
+    declared: Iterable[str] = (),
+) -> Verdict:
+    """baseline: None: there is none for this machine and suite, which no cell survives."""
+    gate = settings_of(samples)
+    accepted = baseline.accepted(today) if baseline is not None else {}
+    found = {(one.cell_id, one.rule): one for one in candidate_of(samples, "").values}
+    differences = _differences(samples, baseline, [*gate.declared, *declared])
+    verdicts = [
+        _cell(samples, cell_id, planned.cell, gate, baseline, found, differences, accepted)
+        for cell_id, planned in samples.planned(1).items()
+    ]
+    verdicts += _missing(samples, baseline)
+    verdicts.sort(key=worst_first)
+    states = [cell.state for cell in verdicts]
+    policy = inconclusive or gate.inconclusive
+    exit_code = exit_code_of(states, policy, gate.broken_both_budget)
+    return Verdict(
+        verdict_schema=VERDICT_SCHEMA,
+        suite=samples.suite,
+        mode=BASELINE,
+        inconclusive=policy,
+        base=Side(revision="baseline", commit=None, dirty=None, environment_ids=()),
+        head=samples.sides[1],
+        headline=headline_of(verdicts, exit_code, gate.effect, differences, BASELINE),
+        exit_code=exit_code,
+        counts=counts_of(states),
+        pairs_per_cell=None,
+        cells=tuple(verdicts),
+        groups=(),
+        differences=tuple(differences),
+        warnings=samples.warnings,
+        settings=strict.plain(gate),
+    )
+
+
+def _differences(samples: Samples, baseline: Baseline | None, declared: list[str]) -> list[Difference]:
+    """Of the stack under which the values were approved; identity decides which file is read at all."""
+    run = samples.of_side(1)[0].run
+    stacks = [dict(comparable.flat(one.stack)) for one in run.environments.values()]
+    if baseline is None or not stacks:
+        return []
+    approved = [dict(comparable.flat(one.stack)) for one in baseline.approvals]
+    return comparable.of_stacks(approved, stacks, declared)
+
+
+def _cell(
+    samples: Samples,
+    cell_id: str,
+    cell: Cell,
+    gate: GateConfig,
+    baseline: Baseline | None,
+    found: dict[tuple[str, str], Value],
+    differences: list[Difference],
+    accepted: Accepted,
+) -> CellVerdict:
+    status, why = samples.status(1, cell_id)
+    approved = baseline.by_key if baseline is not None else {}
+    own = {name: one for (of, name), one in approved.items() if of == cell_id}
+    if baseline is None:
+        return bare(cell_id, cell, State.NO_BASELINE, "there is no approved baseline for this machine and suite")
+    if not own:
+        return bare(cell_id, cell, State.NEW, "the baseline does not have it: listed, not compared")
+    if status != OK:
+        return bare(cell_id, cell, State.BROKEN if status != "absent" else State.MISSING, f"head {why}")
+    refused = [one.key for one in differences if one.effect == comparable.REFUSED]
+    if refused:
+        return bare(cell_id, cell, State.INCOMPARABLE, f"base and head differ in {', '.join(refused[:3])}")
+    rules = [
+        _rule(name, gate.rules.get(name), of, found.get((cell_id, name)), accepted.get((cell_id, name)))
+        for name, of in own.items()
+    ]
+    return cell_verdict(cell_id, cell, rules, accepted)
+
+
+def _rule(
+    name: str, rule: GateRule | None, approved: Approved, value: Value | None, accepted: Acceptance | None
+) -> RuleVerdict:
+    of = approved.value
+    base, head = of.value, value.value if value is not None else None
+    ratio = head / base if head is not None and base > 0 and head > 0 else None
+    state, reason = State.REPORTED, "shown, and not judged against stored values"
+    if rule is None:
+        reason = "the suite has this rule no longer"
+    elif head is None:
+        state, reason = State.MISSING, f"approved is {base:.15g} {of.unit}, and head has no value"
+    elif rule.test == "exact":
+        worse = (head - base) * (1 if of.better == "lower" else -1)
+        beyond = abs(head - base) > rule.margin * abs(base)
+        state = State.OK if not beyond else State.REGRESSED if worse > 0 else State.IMPROVED
+        reason = f"{base:.15g} {of.unit} approved, {head:.15g} on head"
+    numbers: dict[str, Any] = dict.fromkeys(("low", "high", "p", "p_adjusted", "mde"))
+    return RuleVerdict(
+        rule=name,
+        metric=rule.metric if rule is not None else name,
+        unit=of.unit,
+        better=of.better,
+        test=rule.test if rule is not None else "exact",
+        state=state,
+        reason=reason,
+        stages=(),
+        base=base,
+        head=head,
+        ratio=ratio,
+        **numbers,
+    )
+
+
+def _missing(samples: Samples, baseline: Baseline | None) -> list[CellVerdict]:
+    planned = samples.planned(1)
+    absent = {one.value.cell_id: one.value for one in (baseline.values if baseline else ())}
+    return [
+        CellVerdict(
+            cell_id=cell_id,
+            label=of.label,
+            axes={},
+            state=State.MISSING,
+            reason="the baseline has it, head does not",
+            rules=(),
+        )
+        for cell_id, of in absent.items()
+        if cell_id not in planned
+    ]

@@ -1,0 +1,262 @@
+"""What a gate compares: launches of base and head, side by side, from a job's folder or from two stored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from harness.analysis.metrics import Metric, Missing
+from harness.analysis.run_data import CellPlan, Run, load_run
+from harness.analysis.values import inputs_of, prompt_of
+from harness.analysis.verdict import JOB, STORED, Side
+from harness.records import job as jobs
+from harness.records.job import BASE, CONFIRM, HEAD, SCREEN, Job
+from harness.records.store import StoreError
+from harness.records.types import Record, Round
+
+OK, ABSENT, DROPPED = "ok", "absent", "dropped"
+Key = tuple[int, int]  # index and seed of a round; a record's own values have those of its first round
+_WORST_FIRST = ("error", "timeout", "oom", "unsupported")
+
+
+Attempt = tuple[Run, dict[str, str]]  # and its cells that do not count, with the reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One launch of one side; a repeat of it holds the cells that an earlier attempt lost."""
+
+    attempts: tuple[Attempt, ...]  # at least one, in order
+    launch: int
+
+    @property
+    def run(self) -> Run:
+        return self.attempts[0][0]
+
+    def run_of(self, cell_id: str) -> Run | None:
+        """Which attempt counts for the cell: the last that lost it not; None where there is none."""
+        runs = (run for run, dropped in reversed(self.attempts) if cell_id in run.planned and cell_id not in dropped)
+        return next(runs, None)
+
+    def why_dropped(self, cell_id: str) -> str | None:
+        """Why no attempt counts for the cell; None where one does, or none was made."""
+        reasons = [dropped[cell_id] for _, dropped in self.attempts if cell_id in dropped]
+        return reasons[-1] if reasons and self.run_of(cell_id) is None else None
+
+    def record(self, cell_id: str) -> Record | None:
+        """The cell's record where it ended well and counts."""
+        record = self.any_record(cell_id)
+        return record if record is not None and record.status == OK else None
+
+    def any_record(self, cell_id: str) -> Record | None:
+        """However it ended."""
+        run = self.run_of(cell_id)
+        record = run.final.get((cell_id, self.launch)) if run is not None else None
+        return None if record is None or record.is_interrupted else record
+
+
+Pair = tuple[Sample | None, Sample | None]  # base, head
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Samples:
+    mode: str  # job | stored
+    suite: str
+    sides: tuple[Side, Side]
+    stages: dict[str, list[Pair]]
+    warnings: tuple[str, ...]
+
+    def of_side(self, side: int, stage: str | None = None) -> list[Sample]:
+        stages = self.stages.values() if stage is None else [self.stages.get(stage, [])]
+        return [pair[side] for pairs in stages for pair in pairs if pair[side] is not None]  # type: ignore[misc]
+
+    @property
+    def whole(self) -> str:
+        """The stage in which every cell takes part."""
+        return SCREEN if self.mode == JOB else STORED
+
+    @property
+    def device_kind(self) -> str:
+        return str(self.of_side(1)[0].run.plan["device"].get("kind") or "")
+
+    def planned(self, side: int) -> dict[str, CellPlan]:
+        """Of all cells, in plan order."""
+        planned: dict[str, CellPlan] = {}
+        for sample in self.of_side(side, self.whole):
+            for run, _ in sample.attempts:
+                planned = {**run.planned, **planned}
+        return planned
+
+    def status(self, side: int, cell_id: str) -> tuple[str, str]:
+        """ok, absent, dropped, or the worst status that a launch of that side ended in; and how often, and why."""
+        samples = self.of_side(side)
+        there = [record for one in samples if (record := one.any_record(cell_id)) is not None]
+        dropped = [why for one in samples if (why := one.why_dropped(cell_id))]
+        if dropped and not there:
+            return DROPPED, dropped[-1]
+        bad = [record for record in there if record.status != OK]
+        if bad:
+            worst = min(bad, key=lambda record: _WORST_FIRST.index(record.status))
+            times = "" if len(bad) == len(there) else f" in {len(bad)} of {len(there)} launches"
+            return worst.status, f"{worst.status}{times}: {worst.reason or 'no reason recorded'}"
+        return (OK, "") if there else (ABSENT, "there is no record of it")
+
+
+def of_job(job_dir: Path) -> Samples:
+    """Raises StoreError where job.json or a run in it cannot be read, or one side has no launch that counts."""
+    job = jobs.read(job_dir)
+    stages = {stage: _pairs(job, stage, job_dir) for stage in (SCREEN, CONFIRM)}
+    for side, name in enumerate((BASE, HEAD)):
+        if not any(pair[side] for pair in stages[SCREEN]):
+            raise StoreError(f"{job_dir}: no launch of {name} counts, so there is nothing to judge")
+    samples = Samples(mode=JOB, suite=job.suite, sides=_NO_SIDES, stages=stages, warnings=tuple(_dropped(job)))
+    return replace(samples, sides=(_side(samples, 0, job.base), _side(samples, 1, job.head)))
+
+
+def has_pairs(job_dir: Path) -> bool:
+    """Whether both sides have a launch that counts."""
+    job = jobs.read(job_dir)
+    return all(job.counting(SCREEN, side) for side in (BASE, HEAD))
+
+
+def of_runs(base: Path, head: Path, names: tuple[str, str]) -> Samples:
+    """Two stored runs; launch k of one beside launch k of the other, although nothing but a number pairs them."""
+    return _of_loaded((load_run(base), load_run(head)), names)
+
+
+def of_run(run_dir: Path) -> Samples:
+    """A stored run as both sides, for who asks of head alone."""
+    run = load_run(run_dir)
+    return _of_loaded((run, run), (run_dir.name, run_dir.name))
+
+
+def _of_loaded(runs: tuple[Run, Run], names: tuple[str, str]) -> Samples:
+    counts = [int(run.plan["protocol"]["launches"]) for run in runs]
+    pairs: list[Pair] = []
+    for launch in range(max(counts)):
+        base_sample, head_sample = (
+            Sample(((run, {}),), launch) if launch < count else None for run, count in zip(runs, counts, strict=True)
+        )
+        pairs.append((base_sample, head_sample))
+    samples = Samples(mode=STORED, suite=runs[1].suite, sides=_NO_SIDES, stages={STORED: pairs}, warnings=())
+    sides = (_side(samples, side, _revision_of(run, names[side])) for side, run in enumerate(runs))
+    return replace(samples, sides=tuple(sides))  # type: ignore[arg-type]
+
+
+def _load(job_dir: Path, launches: Sequence[jobs.Launch] | None) -> Sample | None:
+    if not launches:
+        return None
+    return Sample(tuple((load_run(job_dir / one.run_dir), one.dropped_cells) for one in launches), 0)
+
+
+def _pairs(job: Job, stage: str, job_dir: Path) -> list[Pair]:
+    base, head = (job.counting(stage, side) for side in (BASE, HEAD))
+    pairs = sorted(base.keys() | head.keys())
+    return [(_load(job_dir, base.get(pair)), _load(job_dir, head.get(pair))) for pair in pairs]
+
+
+def _dropped(job: Job) -> Iterator[str]:
+    for one in job.launches:
+        where = f"{one.stage}, pair {one.pair}, {one.side}"
+        if one.dropped is not None:
+            yield f"{where}: attempt {one.attempt} does not count: {one.dropped}"
+        for reason in sorted(set(one.dropped_cells.values())):
+            count = list(one.dropped_cells.values()).count(reason)
+            yield f"{where}: {count} cells do not count: {reason}"
+
+
+def _side(samples: Samples, side: int, revision: jobs.Revision) -> Side:
+    runs = [run for one in samples.of_side(side) for run, _ in one.attempts]
+    ids = {record.environment_id for run in runs for record in run.final.values()}
+    return Side(
+        revision=revision.revision,
+        commit=revision.commit,
+        dirty=revision.dirty,
+        environment_ids=tuple(sorted(ids)),
+    )
+
+
+def _revision_of(run: Run, name: str) -> jobs.Revision:
+    stack = (run.plan.get("provenance") or {}).get("stack") or {}
+    commit, dirty = stack.get("project_commit"), stack.get("project_dirty")
+    return jobs.Revision(
+        revision=name,
+        commit=commit if isinstance(commit, str) else None,
+        dirty=dirty if isinstance(dirty, bool) else None,
+    )
+
+
+_NO_SIDES = (Side(revision="", commit=None, dirty=None, environment_ids=()),) * 2
+
+
+def by_round(metric: Metric, cell_id: str, sample: Sample | None) -> dict[Key, float]:
+    """Round -> value; {} where the cell did not count, or the metric cannot be had."""
+    record = sample.record(cell_id) if sample is not None else None
+    run = sample.run_of(cell_id) if sample is not None else None
+    if run is None or record is None or not record.rounds:
+        return {}
+    first = record.rounds[0]
+    values: dict[Key, float] = {}
+    try:
+        for inputs in inputs_of(metric, run.planned[cell_id], record, run):
+            of = inputs[0] if isinstance(inputs[0], Round) else first
+            try:
+                values[of.index, of.seed] = _value(metric, inputs)
+            except Missing:
+                continue
+    except Missing:
+        pass
+    return values
+
+
+def _value(metric: Metric, inputs: tuple[Any, ...]) -> float:
+    if metric.scope != "share":
+        return metric.compute(*inputs)
+    parts = [part for part in metric.parts(*inputs) if part]
+    return sum(part[0] for part in parts) / sum(part[1] for part in parts)
+
+
+def pair_medians(metric: Metric, cell_id: str, pair: Pair) -> tuple[float, float] | None:
+    """Median over the rounds that both launches have, of base and of head."""
+    base, head = (by_round(metric, cell_id, sample) for sample in pair)
+    common = base.keys() & head.keys()
+    if not common:
+        return None
+    return median(base[key] for key in common), median(head[key] for key in common)
+
+
+def by_prompt(metric: Metric, cell_id: str, samples: Sequence[Sample]) -> dict[Any, float]:
+    """Prompt -> mean value of the rows that answered it, in the first launch that has any: repeated launches draw the
+    same, and are no new evidence. A row counts as a batch of its own.
+    """
+    for sample in samples:
+        record, run = sample.record(cell_id), sample.run_of(cell_id)
+        if record is None or run is None:
+            continue
+        planned = run.planned[cell_id]
+        found: dict[Any, list[float]] = {}
+        for one in record.rounds:
+            for row in range(len(one.useful_tokens)):
+                try:
+                    found.setdefault(prompt_of(one, row, planned.cell), []).append(
+                        _value(metric, (_row(one, row), planned))
+                    )
+                except Missing:
+                    continue
+        if found:
+            return {prompt: fmean(values) for prompt, values in found.items() if values}
+    return {}
+
+
+_ROW_FIELDS = ("steps_per_canvas", "useful_tokens", "prompt_ids", "categories", "exact", "token_accuracy")
+
+
+def _row(one: Round, row: int) -> Round:
+    """The round as if it had this row alone."""
+    kept: dict[str, Any] = {
+        name: (values[row],) for name in _ROW_FIELDS if (values := getattr(one, name)) and len(values) > row
+    }
+    return replace(one, **kept)

@@ -1,0 +1,235 @@
+"""What a gate says, as data: everything that terminal, JUnit, Markdown and HTML show is rendered from this.
+
+A verdict holds no time of day, no path and no host name, so that the same files give the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from harness.records import strict
+
+VERDICT_SCHEMA = 1
+WARN, FAIL = "warn", "fail"  # what inconclusive cells do to the exit code
+JOB, STORED, BASELINE = "job", "stored", "baseline"  # both sides of one job; two runs; a run against approved values
+
+
+class State(StrEnum):
+    """Of a rule on a cell, and of a cell: that of its worst rule. docs/gate.md says when each is given."""
+
+    OUTPUT_CHANGED = "OUTPUT-CHANGED"  # head's tokens differ by more than rounding; its times are not compared
+    BROKEN = "BROKEN"  # failed on head, fine on base
+    MISSING = "MISSING"  # in base, absent from head
+    REGRESSED = "REGRESSED"
+    BROKEN_BOTH = "BROKEN-BOTH"
+    INCOMPARABLE = "INCOMPARABLE"  # another machine or stack
+    NO_BASELINE = "NO-BASELINE"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    ACCEPTED = "ACCEPTED"  # regressed, and an approval that has not expired allows it
+    FIXED = "FIXED"  # failed on base, fine on head
+    NEW = "NEW"  # only in head
+    IMPROVED = "IMPROVED"
+    OK = "OK"
+    REPORTED = "REPORTED"  # shown and not gated: times of stored runs, or of the clock that this device does not gate
+
+
+WORST_FIRST = tuple(State)
+# State -> exit code; the rest are 0. BROKEN_BOTH counts only beyond its budget, INCONCLUSIVE only with FAIL.
+_CODES = {
+    State.OUTPUT_CHANGED: 3,
+    State.BROKEN: 3,
+    State.MISSING: 3,
+    State.REGRESSED: 1,
+    State.INCOMPARABLE: 4,
+    State.NO_BASELINE: 4,
+}
+_PRECEDENCE = (3, 1, 4, 5, 0)  # 2, a usage error, is raised and gives no verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """What was measured on one side."""
+
+    revision: str  # as it was asked for: a git revision, a run's name, or "baseline"
+    commit: str | None
+    dirty: bool | None
+    environment_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """The paired values of one stage: each side's value of a launch, pair by pair; of random metrics, by prompt."""
+
+    name: str  # screen | confirm | stored | prompts
+    base: tuple[float, ...]
+    head: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuleVerdict:
+    """One rule on one cell.
+
+    base, head: median over the launches of the stage that decided, in `unit`. ratio: head / base, the geometric mean
+    over the pairs; low, high: its 95 % interval. p: of the one-sided test in the direction found; p_adjusted: Holm's,
+    over the cells that were confirmed. mde: the least slowdown, as a share, that these pairs show in 95 of 100 cases.
+    What a test does not have is None.
+    """
+
+    rule: str
+    metric: str
+    unit: str
+    better: str  # higher | lower
+    test: str  # exact | random | time | output
+    state: State
+    reason: str  # one sentence: why this state
+    stages: tuple[Stage, ...]
+    base: float | None
+    head: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+    p_adjusted: float | None
+    mde: float | None
+
+    @property
+    def worsening(self) -> float | None:
+        """By what share head is worse: 0.05 is 5 % slower, or 5 % less of what should be more. Below 0: better."""
+        if self.ratio is None or self.ratio <= 0:
+            return None
+        return (1 / self.ratio if self.better == "higher" else self.ratio) - 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CellVerdict:
+    cell_id: str
+    label: str
+    axes: dict[str, Any]  # the cell's fields
+    state: State
+    reason: str
+    rules: tuple[RuleVerdict, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupVerdict:
+    """One rule over the cells that agree in `axes`: a shift of all cells together, which no cell alone shows.
+
+    ratio: geometric mean over cells of head / base, with a 95 % interval over the pairs of the screen.
+    shift: "slower" or "faster" where the interval leaves 1 out, else "none"; it is reported and never red.
+    """
+
+    axes: dict[str, Any]  # {}: all cells
+    rule: str
+    metric: str
+    num_cells: int
+    num_pairs: int
+    ratio: float
+    low: float
+    high: float
+    shift: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """In what the environments of the two sides differ, and what follows."""
+
+    layer: str  # identity | stack | circumstance
+    key: str
+    base: str
+    head: str
+    effect: str  # refused | declared | noted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    verdict_schema: int
+    suite: str
+    mode: str  # job | stored | baseline
+    inconclusive: str  # warn | fail
+    base: Side
+    head: Side
+    headline: str  # the first words: the verdict, and what to do
+    exit_code: int
+    counts: dict[str, int]  # state -> cells; states that no cell has are left out
+    pairs_per_cell: float | None  # on average, both stages; None: not one job
+    cells: tuple[CellVerdict, ...]  # the worst first
+    groups: tuple[GroupVerdict, ...]
+    differences: tuple[Difference, ...]
+    warnings: tuple[str, ...]
+    settings: dict[str, Any]  # the suite's `gate:`, as it was applied
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where it contradicts itself, as an edited file does."""
+        if self.mode not in (JOB, STORED, BASELINE) or self.inconclusive not in (WARN, FAIL):
+            raise ValueError(f"mode is {self.mode[:40]!r} and inconclusive {self.inconclusive[:40]!r}")
+        states = [cell.state for cell in self.cells]
+        if self.counts != counts_of(states):
+            raise ValueError(f"counts do not count its {len(states)} cells")
+        if len({cell.cell_id for cell in self.cells}) != len(states):
+            raise ValueError("a cell stands in it twice")
+        budget = self.settings.get("broken_both_budget")
+        expected = exit_code_of(states, self.inconclusive, budget if isinstance(budget, float) else 0.0)
+        if self.exit_code != expected:
+            raise ValueError(f"exit_code is {self.exit_code}, and its cells' states give {expected}")
+
+
+def counts_of(states: Iterable[State]) -> dict[str, int]:
+    counted = Counter(states)
+    return {str(state): counted[state] for state in WORST_FIRST if counted[state]}
+
+
+def exit_code_of(states: Iterable[State], inconclusive: str, broken_both_budget: float) -> int:
+    """0, 1, 3, 4 or 5, the first of 3, 1, 4, 5 that a cell asks for.
+
+    broken_both_budget: which share of the cells may fail on both sides.
+    """
+    states = list(states)
+    codes = {_CODES.get(state, 0) for state in states}
+    if states.count(State.BROKEN_BOTH) > broken_both_budget * len(states):
+        codes.add(3)
+    if State.INCONCLUSIVE in states and inconclusive == FAIL:
+        codes.add(5)
+    return next((code for code in _PRECEDENCE if code in codes), 0)
+
+
+def worst_first(cell: CellVerdict) -> tuple[int, float]:
+    """A sort key: by state, then the largest worsening first."""
+    worsenings = [one.worsening for one in cell.rules if one.state is cell.state and one.worsening is not None]
+    return WORST_FIRST.index(cell.state), -max(worsenings, default=0.0)
+
+
+def worst_of(states: Iterable[State]) -> State:
+    return min(states, key=WORST_FIRST.index)
+
+
+def to_json(verdict: Verdict) -> str:
+    """The file's text: a line for each cell and group, so that a diff shows what changed."""
+    document: Mapping[str, Any] = strict.plain(verdict)
+    lines = []
+    for key, value in document.items():
+        if isinstance(value, list) and value:
+            inner = ",\n".join(json.dumps(one, allow_nan=False) for one in value)
+            lines.append(f"{json.dumps(key)}: [\n{inner}\n]")
+        else:
+            lines.append(f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def read(path: Path) -> Verdict:
+    """The verdict of a file.
+
+    Raises:
+        StoreError: it is absent, damaged, newer than this version, or contradicts itself; one message.
+    """
+    return strict.read_file(path, Verdict, schema_key="verdict_schema", schema=VERDICT_SCHEMA)
+
+
+def from_json(document: Any) -> Verdict:
+    """Raises strict.Unfit, a ValueError, for whatever is no verdict."""
+    return strict.build(Verdict, document)

@@ -1,0 +1,136 @@
+"""Our own JSON files back into dataclasses, by their type hints: whatever does not fit is refused with one message.
+
+Standard library only. A verdict, a job and a baseline may come from anywhere: from a pull request, or half written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from dataclasses import fields, is_dataclass
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.records.store import NewerSchemaError, StoreError
+
+_T = TypeVar("_T")
+MOST_BYTES = 64 * 2**20  # of a file: a verdict of 2,000 cells has a tenth of it
+
+
+class Unfit(ValueError):
+    """A JSON value that is not what a dataclass asks for; the message names where."""
+
+
+def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int) -> _T:
+    """The dataclass that a JSON file holds.
+
+    schema_key, schema: the key that has the file's schema version, and the newest one that this version reads.
+
+    Raises:
+        NewerSchemaError: a newer canvasbench wrote it.
+        StoreError: absent, too large, damaged, or with a field that is absent, unknown or of the wrong kind.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise StoreError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, so it is none of ours")
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise StoreError(f"{path}: no such file") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    found = document.get(schema_key) if isinstance(document, dict) else None
+    if type(found) is not int or found < 1:
+        raise StoreError(f"{path}: has no {schema_key}, so it is none of ours")
+    if found > schema:
+        raise NewerSchemaError(
+            f"{path}: {schema_key} {found} is newer than this version's {schema}; upgrade canvasbench"
+        )
+    try:
+        return build(kind, document)
+    except (Unfit, RecursionError) as error:
+        raise StoreError(f"{path}: is damaged: {error}") from None
+
+
+def build(kind: type[_T], value: Any, where: str = "") -> _T:
+    """The dataclass of a JSON object.
+
+    Raises:
+        Unfit: a field is absent, unknown or of the wrong kind, or `__post_init__` found it wanting.
+    """
+    built: _T = _value(kind, value, where)
+    return built
+
+
+def plain(value: Any) -> Any:
+    """The dataclass as values that JSON can hold."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is types.UnionType or origin is typing.Union:  # X | None
+        return None if value is None else _value(next(a for a in arguments if a is not type(None)), value, where)
+    if origin in (tuple, list):
+        _expect(isinstance(value, list), where, "a list", value)
+        return origin(_value(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
+    if origin is dict:
+        _expect(isinstance(value, dict), where, "an object", value)
+        return {key: _value(arguments[1], one, f"{where}.{key[:40]}") for key, one in value.items()}
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        _expect(isinstance(value, str) and value in list(hint), where, f"one of {', '.join(hint)}", value)
+        return hint(value)
+    if is_dataclass(hint):
+        return _object(typing.cast(type, hint), value, where)
+    if hint is float:
+        _expect(type(value) in (int, float) and _is_finite(value), where, "a finite number", value)
+        return float(value)
+    _expect(type(value) is hint, where, f"{hint.__name__}", value)
+    return value
+
+
+def _object(kind: type, value: Any, where: str) -> Any:
+    _expect(isinstance(value, dict), where, "an object", value)
+    hints = _hints(kind)
+    path = f"{where}." if where else ""
+    for name in sorted(hints.keys() ^ value.keys()):
+        what = "absent" if name in hints else "unknown"
+        raise Unfit(f"{path}{str(name)[:60]!s} is {what}")
+    try:
+        return kind(**{name: _value(hint, value[name], f"{path}{name}") for name, hint in hints.items()})
+    except Unfit:
+        raise
+    except ValueError as error:  # of __post_init__
+        raise Unfit(f"{where}: {error}" if where else str(error)) from None
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _expect(fits: bool, where: str, expected: str, value: Any) -> None:
+    if not fits:
+        raise Unfit(f"{where or 'it'} is {str(value)[:40]!r}, expected {expected}")

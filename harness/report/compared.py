@@ -1,0 +1,68 @@
+"""What `compare` and `baseline` print: tables of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis.baseline import Change as Approved
+from harness.analysis.compare import Change, Comparison
+from harness.report.wording import counted, plain, short
+
+MOST_NOTES = 5
+
+
+def compare_text(comparison: Comparison) -> str:
+    """A row for each cell and metric; those whose interval leaves 1 out have a mark."""
+    a, b = (short(name, 24) for name in comparison.names)
+    lines = _notes(comparison)
+    header = ("cell", "metric", a, b, "b / a", "95 % interval", "")
+    lines += _aligned([header, *map(_row, comparison.changes)])
+    changed = sum(change.leaves_out_1 for change in comparison.changes)
+    lines.append(f"{counted(changed, 'change')} of {len(comparison.changes)} with an interval that leaves 1 out (*)")
+    lines.append("this is no verdict: python -m harness gate judges")
+    return "\n".join(lines) + "\n"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    differing = [one for one in comparison.differences if one.layer != "circumstance"]
+    notes = [
+        f"{one.layer} differs: {one.key} is {short(one.base, 40)} in a, {short(one.head, 40)} in b"
+        for one in differing[:MOST_NOTES]
+    ]
+    if len(differing) > MOST_NOTES:
+        notes.append(f"and {counted(len(differing) - MOST_NOTES, 'more difference')}")
+    for name, labels in (("a", comparison.only_a), ("b", comparison.only_b)):
+        if labels:
+            notes.append(f"only in {name}: {counted(len(labels), 'cell')}, the first {short(labels[0], 60)}")
+    return notes
+
+
+def _row(change: Change) -> tuple[str, ...]:
+    interval = "" if change.low is None or change.high is None else f"{change.low:.3f} to {change.high:.3f}"
+    basis = f"{interval} {change.basis}" if interval else change.basis
+    ratio = "" if change.ratio is None else f"{change.ratio:.3f}"
+    values = (f"{change.a:.6g}", f"{change.b:.6g} {change.unit}")
+    return (short(change.label, 48), change.metric, *values, ratio, basis, "*" if change.leaves_out_1 else "")
+
+
+def approved_text(path: str, changes: Sequence[Approved]) -> str:
+    """Old -> new of each value."""
+    rows = [("cell", "rule", "old", "new", "worse by")]
+    rows += [
+        (
+            short(one.label, 48),
+            plain(one.rule),
+            "-" if one.old is None else f"{one.old:.6g}",
+            f"{one.new:.6g} {one.unit}",
+            "" if one.worsening is None else f"{one.worsening:.1%}",
+        )
+        for one in changes
+    ]
+    return (
+        "\n".join([*_aligned(rows), f"{path}: {counted(len(changes), 'value')}; commit it, and review the diff"]) + "\n"
+    )
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,226 @@
+"""Approved values: small, reviewable, ended by a date, and refused where they are damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.analysis import baseline
+from harness.analysis.candidate import Candidate, Value
+from harness.records import strict
+from harness.records.store import NewerSchemaError, StoreError
+from harness.spec.config import ConfigError
+
+TODAY = date(2026, 6, 1)
+IDENTITY = {"gpu": {"name": "Made-up GPU"}, "num_gpus": 1, "cpu": "made-up"}
+
+
+def value(label: str = "BD", *, rule: str = "passes", of: float = 100.0, test: str = "exact", **changes: Any) -> Value:
+    plain = Value(
+        cell_id=label.lower(),
+        label=label,
+        rule=rule,
+        test=test,
+        unit="passes",
+        better="lower",
+        value=of,
+        low=None,
+        high=None,
+        num_launches=1,
+        worsening=None,
+    )
+    return replace(plain, **changes)
+
+
+def candidate(*values: Value, run_id: str = "a") -> Candidate:
+    return Candidate(
+        candidate_schema=1,
+        suite="made_up",
+        identity=IDENTITY,
+        stack={"packages": {"torch": "2.13.0"}},
+        run_id=run_id,
+        records_sha256="0" * 64,
+        values=values or (value(), value("AR")),
+    )
+
+
+def approve(folder: Path, offered: Candidate, **changes: Any) -> tuple[Path, list[baseline.Change]]:
+    words: dict[str, Any] = {"cells": (), "reason": "why not", "until": None, "today": TODAY, **changes}
+    return baseline.approve(folder, offered, **words)
+
+
+def test_what_is_approved_is_read_again(tmp_path: Path) -> None:
+    path, changes = approve(tmp_path, candidate())
+    assert path == tmp_path / baseline.folder_of(IDENTITY) / "made_up.json"
+    found = baseline.read(path)
+    assert [one.value for one in found.values] == sorted(candidate().values, key=lambda one: one.label)
+    assert [(one.old, one.new) for one in changes] == [(None, 100.0)] * 2
+
+
+def test_a_diff_shows_the_lines_of_the_cells_that_changed(tmp_path: Path) -> None:
+    path, _ = approve(tmp_path, candidate())
+    before = path.read_text().splitlines()
+    approve(tmp_path, candidate(value("BD", of=90.0), run_id="b"))
+    after = path.read_text().splitlines()
+    gone, come = set(before) - set(after), set(after) - set(before)
+    assert len([line for line in gone if '"label"' in line]) == 1
+    assert len([line for line in come if '"label"' in line]) == 1
+
+
+def test_only_the_named_cells_are_approved(tmp_path: Path) -> None:
+    path, _ = approve(tmp_path, candidate(), cells=["BD"])
+    assert [one.value.label for one in baseline.read(path).values] == ["BD"]
+
+
+def test_what_is_better_needs_no_end(tmp_path: Path) -> None:
+    approve(tmp_path, candidate())
+    path, changes = approve(tmp_path, candidate(value(of=90.0)))
+    assert [one.worsening for one in changes] == [None]
+    assert baseline.read(path).accepted(TODAY) == {}
+
+
+def test_what_is_worse_needs_an_end_and_is_accepted_until_then(tmp_path: Path) -> None:
+    approve(tmp_path, candidate())
+    with pytest.raises(ConfigError, match="worse"):
+        approve(tmp_path, candidate(value(of=110.0)))
+    path, _ = approve(tmp_path, candidate(value(of=110.0)), until="2026-07-01")
+    found = baseline.read(path)
+    assert found.accepted(date(2026, 7, 1))["bd", "passes"].up_to == pytest.approx(0.1)
+    assert found.accepted(date(2026, 7, 2)) == {}
+
+
+def test_an_issue_has_no_date_and_ends_when_somebody_says_so(tmp_path: Path) -> None:
+    approve(tmp_path, candidate())
+    path, _ = approve(tmp_path, candidate(value(of=110.0)), until="https://example.org/issues/1")
+    assert baseline.read(path).accepted(date(2999, 1, 1))
+    assert baseline.expire(path, cells=(), today=date(2999, 1, 1)) == []
+    assert len(baseline.expire(path, cells=["BD"], today=TODAY)) == 1
+    assert baseline.read(path).accepted(TODAY) == {}
+
+
+def test_expire_ends_what_is_over_and_keeps_every_value(tmp_path: Path) -> None:
+    approve(tmp_path, candidate())
+    path, _ = approve(tmp_path, candidate(value(of=110.0)), until="2026-07-01")
+    before = [one.value.value for one in baseline.read(path).values]
+    assert baseline.expire(path, cells=(), today=date(2026, 6, 30)) == []
+    assert len(baseline.expire(path, cells=(), today=date(2026, 7, 2))) == 1
+    assert [one.value.value for one in baseline.read(path).values] == before
+
+
+def test_a_time_of_another_job_is_called_neither_worse_nor_better(tmp_path: Path) -> None:
+    approve(tmp_path, candidate(value(test="time", of=1.0)))
+    _, changes = approve(tmp_path, candidate(value(test="time", of=2.0)))
+    assert [one.worsening for one in changes] == [None]
+
+
+def test_a_job_says_how_much_worse_a_time_has_become(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--until"):
+        approve(tmp_path, candidate(value(test="time", worsening=0.08)))
+
+
+def test_approvals_that_no_value_needs_are_dropped(tmp_path: Path) -> None:
+    approve(tmp_path, candidate(run_id="a"))
+    path, _ = approve(tmp_path, candidate(run_id="b"))
+    assert [one.run_id for one in baseline.read(path).approvals] == ["b"]
+
+
+def test_machines_of_one_name_have_folders_of_their_own() -> None:
+    other = {**IDENTITY, "cpu": "another"}
+    assert baseline.folder_of(IDENTITY) != baseline.folder_of(other)
+    assert baseline.folder_of(IDENTITY).startswith("made-up-gpu-")
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/b", "", ".hidden", "a\nb"])
+def test_a_suites_name_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError):
+        baseline.path_of(tmp_path, IDENTITY, name)
+
+
+def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[str], str]:
+    def apply(text: str) -> str:
+        document = json.loads(text)
+        return json.dumps(change(document) or document)
+
+    return apply
+
+
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "empty": lambda text: "",
+    "half of it": lambda text: text[: len(text) // 2],
+    "no JSON": lambda text: "<html>",
+    "a list": lambda text: "[]",
+    "NaN": lambda text: text.replace("100.0", "NaN"),
+    "infinite": lambda text: text.replace("100.0", "1e999"),
+    "endless integer": lambda text: text.replace("100.0", "9" * 5000),
+    "deep": lambda text: "[" * 100_000,
+    "not UTF-8": lambda text: text.replace("BD", "\udcff"),
+    "no schema": damaged(lambda doc: doc.pop("baseline_schema") and None),
+    "schema as text": damaged(lambda doc: doc.update(baseline_schema="1")),
+    "a field more": damaged(lambda doc: doc.update(more=1)),
+    "a field less": damaged(lambda doc: doc.pop("approvals") and None),
+    "a value as text": damaged(lambda doc: doc["values"][0]["value"].update(value="100")),
+    "a flag for a number": damaged(lambda doc: doc["values"][0]["value"].update(value=True)),
+    "an unknown field of a value": damaged(lambda doc: doc["values"][0]["value"].update(extra=1)),
+    "a cell twice": damaged(lambda doc: doc["values"].append(doc["values"][0])),
+    "an approval that is not there": damaged(lambda doc: doc["values"][0].update(approval=9)),
+    "an end that is none": damaged(lambda doc: doc["approvals"][0].update(until="never")),
+    "another suite's": damaged(lambda doc: doc.update(suite="other")),
+    "another machine's": damaged(lambda doc: doc.update(identity={})),
+}
+
+
+@pytest.mark.parametrize("name", sorted(DAMAGES))
+def test_a_damaged_baseline_is_refused_with_one_message(tmp_path: Path, name: str) -> None:
+    path, _ = approve(tmp_path, candidate())
+    text = DAMAGES[name](path.read_text())
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StoreError) as refused:
+        baseline.read(path)
+    assert str(path) in str(refused.value)
+    assert len(str(refused.value).splitlines()) <= 5
+    assert len(str(refused.value)) < 600 + len(str(path))
+    with pytest.raises((StoreError, ConfigError)):
+        approve(tmp_path, candidate())
+    assert path.read_bytes() == text.encode("utf-8", "surrogateescape"), "a refused file is left as it is"
+
+
+def test_a_newer_baseline_asks_for_an_upgrade(tmp_path: Path) -> None:
+    path, _ = approve(tmp_path, candidate())
+    path.write_text(path.read_text().replace('"baseline_schema": 1', '"baseline_schema": 2'))
+    with pytest.raises(NewerSchemaError, match="upgrade"):
+        baseline.read(path)
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path, _ = approve(tmp_path, candidate())
+    with path.open("r+b") as file:
+        file.truncate(2**32)  # a hole: it takes no room
+    with pytest.raises(StoreError, match="larger"):
+        baseline.read(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=200)
+@given(key=st.sampled_from(["suite", "identity", "approvals", "values"]), content=JSON)
+def test_whatever_stands_in_a_field_is_either_read_or_refused(key: str, content: Any) -> None:
+    document = {"baseline_schema": 1, "suite": "x", "identity": {}, "approvals": [], "values": [], key: content}
+    refused = ""
+    try:
+        assert strict.plain(strict.build(baseline.Baseline, document)) == document
+    except strict.Unfit as error:
+        refused = str(error)
+    assert len(refused) < 400
