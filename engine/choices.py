@@ -224,6 +224,9 @@ def _check_possible(chosen: Mapping[str, str], device: torch.device, dtype: torc
         raise ValueError("compile is 'on', which does not go with Triton kernels; name none for other options")
     if chosen["compile"] == "on" and chosen["experts"] == "loop":
         raise ValueError("compile is 'on', but experts='loop' reads the device in every layer, which breaks the graph")
+    traced = device.type != "cpu" or dtype == torch.bfloat16
+    if chosen["compile"] == "on" and chosen["experts"] == "grouped" and not traced:
+        raise ValueError(f"compile is 'on', but torch traces experts='grouped' on a CPU in bfloat16 alone; {here}")
 
 
 def _cannot_capture(chosen: Mapping[str, str]) -> str:

@@ -47,7 +47,7 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
     keys = {column["key"] for column in table["columns"]}
     sections: list[tuple[FigureKind | PageFigureKind, list[Drawn], str]] = [
         *((kind, _draw_all(kind, parts[kind.is_wide], keys), _more(parts[kind.is_wide])) for kind in FIGURES),
-        *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES),
+        *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES if kind.name != "merge" or not verdict),
     ]
     html = template("page.html").render(
         analysis=analysis,

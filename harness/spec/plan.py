@@ -15,7 +15,8 @@ from engine.config import ModelConfig
 from engine.cost import weight_bytes
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, REPLAY, Cell, content_hash
 from harness.spec import draws
-from harness.spec.config import Axes, ConfigError, SuiteConfig, nearest, shard_of
+from harness.spec.check import shard_of
+from harness.spec.config import Axes, ConfigError, SuiteConfig, nearest
 from harness.spec.data import RANDOM_IDS, PromptSet, load_prompts
 from harness.spec.floor import Prediction, predict, shape_of, widths_of
 

@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.spec import data
-from harness.spec.config import ConfigError, SuiteConfig, check, check_choice, nearest
+from harness.spec.check import check
+from harness.spec.config import ConfigError, SuiteConfig, check_choice, nearest
 
 _SCHEMA_NAME = "canvasbench_schema"
 _SET_BY_US = ("name", "config_dir")

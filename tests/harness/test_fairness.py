@@ -25,7 +25,8 @@ from harness.report.slices import conditions, slices_of
 from harness.report.terminal import result_text
 from harness.report.wording import BASELINE
 from harness.spec import suite
-from harness.spec.config import Axes, ConfigError, ModelSource, SuiteConfig, _check_honesty
+from harness.spec.check import _check_honesty
+from harness.spec.config import Axes, ConfigError, ModelSource, SuiteConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_YET = "not enforced yet: "

@@ -192,10 +192,12 @@ def test_the_page_folds_what_is_unchanged_and_draws_a_known_interval() -> None:
 def test_the_report_opens_with_the_verdict_it_is_given(tmp_path: Path) -> None:
     run, output = str(write_run(tmp_path, Scenario())), tmp_path / "page.html"
     assert cli.main(["report", run, "-q", "-o", str(output)]) == 0
-    assert "May I merge?" not in output.read_text(encoding="utf-8")
+    assert "<dt>May I merge?</dt>" in output.read_text(encoding="utf-8")  # among what could not be drawn, and why
     assert cli.main(["report", run, "-q", "-o", str(output), "--verdict", str(EXAMPLE)]) == 0
-    first = re.search(r"<main>\s*<section[^>]*>\s*<h2[^>]*>([^<]*)", output.read_text(encoding="utf-8"))
+    page = output.read_text(encoding="utf-8")
+    first = re.search(r"<main>\s*<section[^>]*>\s*<h2[^>]*>([^<]*)", page)
     assert first[1] == "May I merge?"
+    assert "<dt>May I merge?</dt>" not in page
 
 
 def test_a_damaged_verdict_is_no_section_but_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
