@@ -8,6 +8,8 @@ calibration of a machine replaces them.
 
 from __future__ import annotations
 
+import argparse
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,3 +91,25 @@ def sweep(profile: Profile, effects: Floats, seed: int, gate: GateConfig | None 
     confirm[~screen.kept] = np.nan
     results = times.judged(screen, confirm, np.full(len(effects), floor), gate)
     return Sweep(results=results, pairs_per_cell=differences.shape[1] + float(screen.kept.mean()) * num_confirm)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Sweeps of 200 cells, 10 of them slower: what the gate says of them.")
+    parser.add_argument("--sweeps", type=int, default=400)
+    num_sweeps = parser.parse_args().sweeps
+    for name, profile in (("quiet GPU", QUIET_GPU), ("normal GPU", NORMAL_GPU), ("shared VM", SHARED_VM)):
+        for slowdown in (0.0, 0.05, 0.1):
+            effects = np.zeros(200)
+            effects[:10] = np.log1p(slowdown)
+            sweeps = [sweep(profile, effects, seed) for seed in range(num_sweeps)]
+            num_slow = 10 if slowdown else 0
+            slow = Counter(str(result.state) for one in sweeps for result in one.results[:num_slow])
+            clean = Counter(str(result.state) for one in sweeps for result in one.results[num_slow:])
+            red = sum(any(r.state == "REGRESSED" for r in one.results[num_slow:]) for one in sweeps)
+            cost = np.mean([one.pairs_per_cell for one in sweeps])
+            print(f"{name}, {slowdown:.0%}: {red / num_sweeps:.1%} of sweeps with a false alarm, {cost:.2f} pairs")
+            print(f"  as fast: {dict(clean)}\n  slower: {dict(slow)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
