@@ -21,7 +21,8 @@ from engine.config import PRESETS, read_config, write_config
 from harness.records import store
 from harness.records.types import canonical_json, to_json
 from harness.spec import data
-from harness.spec.config import ConfigError, shard_of
+from harness.spec.check import shard_of
+from harness.spec.config import ConfigError
 from harness.spec.plan import build
 from harness.spec.suite import compose
 
