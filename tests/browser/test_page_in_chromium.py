@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 from hostile import HOSTILE, hostile_scenario
-from PIL import Image, ImageStat
-from synthetic import Scenario, write_run
+from PIL import Image, ImageChops, ImageStat
+from synthetic import DEFAULT_AXES, Scenario, write_run
 
 from harness.analysis.analyse import analyse
 from harness.analysis.run_data import load_run
 from harness.records.types import Cell
+from harness.report.figures.heat_map import heat_map
+from harness.report.figures.throughput import throughput
 from harness.report.frame import build_page
+from harness.report.slices import slices_of
+from harness.report.slim import slimmed
+from harness.report.templates import style
 from harness.report.wording import plain
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -119,7 +124,7 @@ def test_a_hostile_name_runs_nothing_and_is_shown_as_text(visit: Open, tmp_path:
     for link in opened.page.locator("summary, [data-filter], [data-copy], #table thead button").all():
         link.click()
     assert (opened.said, opened.requests) == ([], [])
-    assert opened.page.evaluate("document.scripts.length") == 2
+    assert opened.page.evaluate("document.scripts.length") == 3  # two hold data, and one runs
     assert opened.page.locator("img, b, [onerror], [onmouseover]").count() == 0
     assert plain(name).encode(errors="replace") in opened.page.locator("main").text_content().encode(errors="replace")
 
@@ -152,14 +157,46 @@ def test_the_page_asks_for_nothing_and_complains_about_nothing(visit: Open, page
 # The table
 
 
-def test_a_page_of_the_table_has_fifty_rows_and_the_next_has_the_rest(visit: Open, page: str) -> None:
+def test_a_page_of_the_table_has_25_rows_and_the_last_has_the_rest(visit: Open, page: str) -> None:
     opened = visit(page)
-    assert (len(opened.rows("status")), opened.count) == (50, "1 to 50 of 66 cells")
+    assert (len(opened.rows("status")), opened.count) == (25, "1 to 25 of 66 cells")
+    opened.page.click("#next")
     opened.page.click("#next")
     assert (len(opened.rows("status")), opened.count) == (16, "51 to 66 of 66 cells")
     assert opened.page.locator("#next").is_disabled()
     opened.page.click("#previous")
-    assert opened.count == "1 to 50 of 66 cells"
+    assert opened.count == "26 to 50 of 66 cells"
+
+
+def test_what_is_folded_appears_when_it_is_opened_and_its_links_work(visit: Open, tmp_path: Path) -> None:
+    axes = {**DEFAULT_AXES, "prompt_set": ["code", "maths"]}
+    opened = visit(build_page(analyse([load_run(write_run(tmp_path, Scenario(axes=axes)))])))
+    folded = opened.page.locator("#throughput ~ details").first
+    assert folded.locator("svg").count() == 0
+    folded.locator("summary").click()
+    folded.locator("svg").wait_for()
+    assert folded.locator("svg").bounding_box()["height"] > 100
+    folded.locator("[data-filter]").click()
+    assert "prompt_set=" in opened.page.locator("#filter").input_value()
+    folded.locator("summary").click()
+    folded.locator("summary").click()
+    assert folded.locator("svg").count() == 1
+    assert opened.said == []
+
+
+def test_a_slim_picture_looks_as_matplotlib_drew_it(
+    visit: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = slices_of(analyse([load_run(write_run(tmp_path, Scenario()))]))[0]
+    shots = []
+    for shorten in (slimmed, lambda svg: svg):
+        monkeypatch.setattr("harness.report.svg.slimmed", shorten)
+        pictures = throughput(part, "throughput-0").picture + heat_map(part, "speedup-0").picture
+        opened = visit(f"<style>{style()}</style><figure>{pictures}</figure>")
+        shots.append(Image.open(io.BytesIO(opened.page.screenshot(full_page=True))).convert("L"))
+    differing = sum(count for level, count in enumerate(ImageChops.difference(*shots).histogram()) if level > 64)
+    assert shots[0].size == shots[1].size
+    assert differing < 1e-4 * shots[0].width * shots[0].height
 
 
 def test_a_column_sorts_down_and_then_up(visit: Open, page: str) -> None:
