@@ -113,6 +113,9 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         metavar="DEVICE=PRICE",
         help="the price of a device's hour in place of its file's, for example h100=2.49; once a device",
     )
+    verb.add_argument(
+        "--export", metavar="DIR", help="also write figures (SVG, PNG), the table (CSV, Parquet), summaries and a badge"
+    )
     verb.add_argument("--verdict", metavar="FILE", help='a gate\'s verdict.json, for the section "May I merge?"')
 
 

@@ -220,7 +220,16 @@ def _report(
     analysis = analyse(runs)
     if not analysis.has_rows:
         raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
-    store.write_atomic(output, build_page(analysis, verdict))
+    if export := getattr(args, "export", None):
+        from harness.report import export as exporting
+        from harness.report.svg import files_kept
+
+        with files_kept() as pictures:
+            page = build_page(analysis, verdict)
+        exporting.write_exports(analysis, pictures, Path(export))
+    else:
+        page = build_page(analysis, verdict)
+    store.write_atomic(output, page)
     if args.json:
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
     elif not args.quiet:

@@ -28,7 +28,7 @@ class NewerSchemaError(StoreError):
     """A file that a newer canvasbench wrote."""
 
 
-def write_atomic(path: Path, text: str | Iterable[str]) -> None:
+def write_atomic(path: Path, content: str | bytes | Iterable[str]) -> None:
     """Replace a file's content whole, so that a reader or a crash never sees half of it.
 
     Raises:
@@ -37,8 +37,12 @@ def write_atomic(path: Path, text: str | Iterable[str]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        with temporary.open("wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                parts = [content] if isinstance(content, str) else content
+                file.writelines(part.encode() for part in parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -11,18 +11,22 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
+from itertools import product
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from harness.report.slim import slimmed
+from harness.report.templates import style as style_sheet
 from harness.report.wording import plain
 
 INK, MUTED, GRID = "#010203", "#020304", "#030405"
@@ -92,6 +96,8 @@ def to_svg(drawing: Figure, *, name: str, title: str, description: str) -> Marku
     drawing.savefig(buffer, format="svg", metadata=nothing, transparent=True)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()
+    if (kept := _KEPT.get()) is not None:
+        kept[name] = (_alone(svg, title, description), _png(drawing))
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # the page has these rules for all figures
     svg = slimmed(svg)
@@ -101,6 +107,54 @@ def to_svg(drawing: Figure, *, name: str, title: str, description: str) -> Marku
     head = f'<title id="{name}-title">{escape(plain(title))}</title>'
     head += f'<desc id="{name}-desc">{escape(plain(description))}</desc>'
     return Markup(opened + head + svg[svg.index(">") + 1 :])
+
+
+# Figure's name -> its files, where somebody collects them.
+_KEPT: ContextVar[dict[str, tuple[str, bytes]] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def files_kept() -> Iterator[dict[str, tuple[str, bytes]]]:
+    """Meanwhile each figure that is drawn becomes files, too: its name -> SVG and PNG in the light page's colours."""
+    files: dict[str, tuple[str, bytes]] = {}
+    token = _KEPT.set(files)
+    try:
+        yield files
+    finally:
+        _KEPT.reset(token)
+
+
+def _light() -> dict[str, str]:
+    """Marker colour -> that of the light page, as its style sheet has it."""
+    first = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", str(style_sheet()).split("@media")[0]))
+    return {marker: first["ink" if "current" in themed else themed[6:-1]] for marker, themed in _THEMED.items()}
+
+
+def _alone(svg: str, title: str, description: str) -> str:
+    colours = _light()
+    svg = re.sub(r"<[^>]*>", lambda tag: re.sub("|".join(colours), lambda c: colours[c[0]], tag[0]), svg)
+    told = f"<title>{escape(plain(title))}</title><desc>{escape(plain(description))}</desc>"
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    end = svg.index(">") + 1
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{svg[:end]}{told}{paper}{svg[end:]}\n'
+
+
+def _png(drawing: Figure) -> bytes:
+    """It is drawn for the last time here: its artists keep the colours that they are given."""
+    colours = {to_rgb(marker): to_rgb(light) for marker, light in _light().items()}
+    for artist, part in product(
+        drawing.findobj(), ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+    ):
+        get, change = (getattr(artist, f"{verb}_{part}", None) for verb in ("get", "set"))
+        if get is None or change is None:
+            continue
+        before = to_rgba_array(get())
+        after = [(*colours.get(tuple(rgba[:3]), rgba[:3]), rgba[3]) for rgba in before]
+        if len(before) and not np.array_equal(before, after):
+            change(after if len(after) > 1 else after[0])
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _themed(tag: str, name: str) -> str:

@@ -12,7 +12,7 @@ from harness.report.slices import Slice, slices_of
 from harness.report.wording import BASELINE, counted, plain, ratio, short, tok_s
 
 MOST_LINES = 25
-_HEADER = ("batch", "tok/s", "AR tok/s", "speed-up", "interval", "block", "steps")
+BATCH_HEADER = ("batch", "tok/s", "AR tok/s", "speed-up", "interval", "block", "steps")
 
 
 def result_text(analysis: Analysis) -> str:
@@ -63,12 +63,17 @@ def _tail(analysis: Analysis) -> list[str]:
 
 
 def _table(part: Slice) -> list[str]:
-    rows = [_HEADER, *(_row(part, batch_size) for batch_size in sorted({row.cell.batch_size for row in part.rows}))]
+    rows = [BATCH_HEADER, *batch_rows(part)]
     if len(rows) == 1:
         return []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(BATCH_HEADER))]
     texts = ["  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return ["", *([short(part.title, 100)] if part.title else []), *texts]
+
+
+def batch_rows(part: Slice) -> list[tuple[str, ...]]:
+    """The fastest setting of each batch, below BATCH_HEADER."""
+    return [_row(part, batch_size) for batch_size in sorted({row.cell.batch_size for row in part.rows})]
 
 
 def _row(part: Slice, batch_size: int) -> tuple[str, ...]:

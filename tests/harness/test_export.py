@@ -1,0 +1,138 @@
+"""`report --export`: every file says what the page says, twice the same, and runs nothing in who opens it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pandas as pd
+import pytest
+from hostile import HOSTILE, hostile_scenario
+from PIL import Image
+from synthetic import Scenario, write_run
+
+from harness import cli
+from harness.analysis.analyse import Analysis, analyse
+from harness.analysis.run_data import load_run
+from harness.report.badge import badge
+from harness.report.export import cell_frame, csv_text
+from harness.report.markdown import summary_text
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def exported(tmp_path: Path, scenario: Scenario) -> tuple[Path, Analysis]:
+    run_dir = write_run(tmp_path / "results", scenario)
+    words = ["report", str(run_dir), "-q", "-o", str(tmp_path / "p.html"), "--export", str(tmp_path / "out")]
+    assert cli.main(words) in (0, 3)
+    return tmp_path / "out", analyse([load_run(run_dir)])
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Analysis]:
+    return exported(tmp_path_factory.mktemp("usual"), Scenario())
+
+
+def test_two_exports_of_a_run_are_equal_bytes(usual: tuple[Path, Analysis], tmp_path: Path) -> None:
+    folder, analysis = usual
+    (run,) = analysis.runs.values()
+    assert (
+        cli.main(["report", str(run.directory), "-q", "-o", str(tmp_path / "p.html"), "--export", str(tmp_path)]) == 0
+    )
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".html"}
+    assert {"summary.json", "summary.md", "badge.json", "cells.csv", "cells.parquet", "speedup-0.svg"} <= files.keys()
+
+
+def test_the_tables_hold_every_cell_and_metric_of_the_analysis(usual: tuple[Path, Analysis]) -> None:
+    folder, analysis = usual
+    for table in (pd.read_parquet(folder / "cells.parquet"), pd.read_csv(folder / "cells.csv")):
+        assert list(table["cell_id"]) == [row.cell_id for row in analysis.rows]
+        for row, (_, told) in zip(analysis.rows, table.iterrows(), strict=True):
+            for name, summary in row.metrics.items():
+                assert (told[name], told[f"{name}_low"], told[f"{name}_high"]) == pytest.approx(
+                    (summary.value, summary.low, summary.high), rel=1e-12
+                )
+            absent = [name for name in row.missing if name in table]
+            assert all(pd.isna(told[name]) for name in absent)
+            assert json.loads(told["missing"]).keys() == set(absent)
+
+
+def test_pictures_are_whole_files_in_the_light_pages_colours(usual: tuple[Path, Analysis]) -> None:
+    folder, _ = usual
+    svg = (folder / "throughput-0.svg").read_text(encoding="utf-8")
+    assert ET.fromstring(svg.encode()).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(--" not in svg
+    assert "currentColor" not in svg
+    assert not re.search(r"#0[1-7]0[1-7]0[1-7]", svg)  # the colours that it was drawn in
+    assert {"#0072b2", "#d55e00"} <= set(re.findall("#[0-9a-f]{6}", svg))
+    with Image.open(folder / "throughput-0.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(2**24)}
+        assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (255, 255, 255)} <= colours
+        assert not {(4, 5, 6), (5, 6, 7)} & colours
+        assert picture.width == 1350
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)"])
+def test_a_hostile_name_is_inert_in_table_markdown_and_badge(tmp_path: Path, name: str) -> None:
+    analysis = analyse([load_run(write_run(tmp_path, hostile_scenario(name)))])
+    texts = [text for line in csv.reader(io.StringIO(csv_text(analysis))) for text in line]
+    assert not [text for text in texts if text.startswith(("=", "+", "@", "\t", "\r"))]
+    assert all(re.fullmatch(r"-[0-9.e+-]+", text) for text in texts if text.startswith("-"))
+    assert not re.search(r"<(?!br>)[a-z!/]", summary_text(analysis))
+    assert badge(analysis).keys() == {"schemaVersion", "label", "message", "color"}
+
+
+def test_a_hostile_name_is_text_in_every_picture(tmp_path: Path) -> None:
+    folder, _ = exported(tmp_path, hostile_scenario("</text><script>alert(1)</script><a href='javascript:x'>]]>&\x1b"))
+    for path in folder.glob("*.svg"):
+        tree = ET.fromstring(path.read_bytes())
+        tags = {element.tag.rpartition("}")[2] for element in tree.iter()}
+        assert not tags & {"script", "a", "image", "foreignObject", "img"}
+        assert not any(attribute.startswith("on") for element in tree.iter() for attribute in element.attrib)
+
+
+def test_the_badge_has_the_headlines_number_device_and_month(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path, Scenario())
+    records = [json.loads(line) for path in run_dir.glob("records-*") for line in path.read_text().splitlines()]
+    analysis = analyse([load_run(run_dir)])
+    (headline,) = analysis.headlines
+    told = badge(analysis)
+    number, device, month = told["message"].split(" · ")
+    assert float(number.removesuffix(" tok/s").replace(",", "")) == pytest.approx(
+        headline.diffusion.metrics["useful_tok_s"].value, abs=0.5
+    )
+    assert device == headline.device[:30]
+    assert month == max(r["started_at"] for r in records if r["cell_id"] == headline.diffusion.cell_id)[:7]
+    assert told["color"] == ("blue" if headline.speedup.low > 1 else "orange")
+    assert "synthetic" in told["label"]
+
+
+def test_the_markdown_summary_reads_as_it_did(tmp_path: Path) -> None:
+    text = summary_text(analyse([load_run(write_run(tmp_path, Scenario()))]))
+    assert text == (GOLDEN / "summary_usual.md").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    run_dir = write_run(tmp_path / "results", Scenario())
+    words = ["report", str(run_dir), "-q", "-o", str(tmp_path / "p.html"), "--export", str(tmp_path / "file" / "x")]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) <= 5
+    assert "cannot be written" in said
+
+
+def test_a_failed_cell_has_a_row_with_its_reason_and_no_number(tmp_path: Path) -> None:
+    scenario = Scenario(outcome=lambda cell, _: "oom" if cell.batch_size == 4 else "ok")
+    table = cell_frame(analyse([load_run(write_run(tmp_path, scenario))]))
+    failed = table[table["batch_size"] == 4]
+    assert len(failed) > 0
+    assert set(failed["status"]) == {"oom"}
+    assert failed["reason"].notna().all()
+    assert failed["useful_tok_s"].isna().all()
