@@ -53,7 +53,7 @@ def _warning(run_ids: Sequence[str], runs: Mapping[str, Run], measured: Mapping[
     who = f"{', '.join(shown[:-1])} and {shown[-1]}"
     cells = f"{shared:,} cell{' is' if shared == 1 else 's are'} in more than one run"
     told = _what_differs([runs[run_id] for run_id in run_ids])
-    return f"{cells}, of {who}: shown apart, never averaged. {told}"
+    return f"{cells}: {who}. They are shown apart and never averaged. {told}"
 
 
 def _what_differs(runs: Sequence[Run]) -> str:
@@ -63,7 +63,7 @@ def _what_differs(runs: Sequence[Run]) -> str:
     if not all(environments):
         return "Whether their environments differ is not known: a file environment-*.json is absent"
     told = differences([facts_of(used) for used in environments])
-    return f"They differ in {told}" if told else "Identity and stack are the same: one environment, measured again"
+    return f"The runs differ in {told}" if told else "Identity and stack are the same: one environment, measured again"
 
 
 def _environment_names(run: Run) -> str:
@@ -72,8 +72,15 @@ def _environment_names(run: Run) -> str:
 
 
 def _fingerprint(run: Run) -> frozenset[tuple[object, ...]]:
-    """Equal for copies of one run: no two processes start the same attempt at the same moment."""
+    """Equal for copies of one run alone: no two processes measure the same times of the same attempt."""
     return frozenset(
-        (*key, record.attempt, record.worker, record.started_at, tuple(one.wall_s for one in record.rounds))
+        (
+            *key,
+            record.attempt,
+            record.worker,
+            record.environment_id,
+            record.started_at,
+            tuple(one.wall_s for one in record.rounds),
+        )
         for key, record in run.final.items()
     )

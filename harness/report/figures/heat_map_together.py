@@ -24,10 +24,10 @@ from harness.report.figures.heat_map import (
 )
 from harness.report.figures.panels import chosen, name_of, panels
 from harness.report.slices import Slice, joined
-from harness.report.wording import counted
+from harness.report.wording import counted, listed
 
 _PANEL_IN, _HEAD_IN = 2.1, 0.04
-_MOST_SQUARES = 400  # of all panels: each is two elements of the page
+_MOST_SQUARES = 250  # of all panels: each is two elements of the page
 
 
 def heat_map_together(parts: Sequence[Slice], name: str) -> Figure:
@@ -86,12 +86,12 @@ def _at_steps(part: Slice, num_steps: int) -> Slice:
 
 def _answer(known: Sequence[Slice], every: Sequence[Slice], num_steps: int) -> str:
     """Both directions on each device, and the two ends over all of them."""
-    told = [
-        f"of {counted(len(rows), 'measured cell')} on {name_of(part)} block diffusion is {sides(rows)}"
-        for part in known
-        if (rows := _compared(part.diffusion))
-    ]
-    told += [f"nothing can be compared on {name_of(part)}" for part in every if part not in known]
+    found: dict[str, list[str]] = {}
+    for part in every:
+        rows = _compared(part.diffusion)
+        result = f"of {counted(len(rows), 'measured cell')} block diffusion is {sides(rows)}"
+        found.setdefault(result if rows else "no cell can be compared", []).append(name_of(part))
+    told = [f"on {listed(names)}, {result}" for result, names in found.items()]
     ends = sorted(
         (
             (row.metrics["speedup_vs_ar"].value, at(row), name_of(part))
@@ -102,4 +102,4 @@ def _answer(known: Sequence[Slice], every: Sequence[Slice], num_steps: int) -> s
     )
     (_, worst, on_worst), (_, best, on_best) = ends[0], ends[-1]
     bounds = f" Best for it: {best}, on {on_best}; worst: {worst}, on {on_worst}."
-    return f"With {steps_label(every[0], num_steps)}, {'; '.join(told)}.{bounds}"
+    return f"With {steps_label(every[0], num_steps)}: {'; '.join(told)}.{bounds}"

@@ -14,7 +14,7 @@ from harness.report.figures.base import captioned
 from harness.report.slices import Slice, conditions, joined
 from harness.report.wording import counted, device_in_short, short
 
-PANELS_A_ROW, MOST_PANELS = 3, 12
+PANELS_A_ROW, MOST_PANELS = 3, 9
 _LEFT, _SPAN, _GAP = 0.075, 0.945, 0.04  # of the figure's width
 _TITLE_IN, _TITLE_CHARACTERS = 0.19, 34
 
