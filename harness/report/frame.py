@@ -36,6 +36,7 @@ class Drawn:
     figure: Figure | None
     why_not: str
     is_open: bool
+    is_answered: bool = False  # while it is folded its answer stands beside its title
     rows_filter: str | None
 
 
@@ -122,20 +123,23 @@ def _units(kind: FigureKind, groups: Sequence[Group]) -> list[Group]:
 
 
 def _draw_all(kind: FigureKind, groups: Sequence[Group], keys: Collection[str]) -> list[Drawn]:
-    """A figure of each unit. Of each run stands open the first that could be drawn, or the first if none could; but not
-    where another run's figure of the same conditions is open already.
+    """A figure of each unit. Of each run stands open the first that could be drawn, or the first if none could.
+
+    Where several runs have the same conditions, none stands open for all of them: each is folded under its answer.
     """
     units = _units(kind, groups)[:_MOST_SLICES]
     drawn = [_draw(kind, unit, f"{kind.name}-{number}", keys) for number, unit in enumerate(units)]
-    peers = {id(part): {other.run_id for other in group} for group in groups for part in group}
+    one_of_several = {id(part) for group in groups if len(group) > 1 for part in group}
     shown: set[str] = set()
     opened: set[int] = set()
+    folded = {number for number, unit in enumerate(units) if len(unit) == 1 and id(unit[0]) in one_of_several}
     for must_be_drawn in (True, False):
         for number, (unit, one) in enumerate(zip(units, drawn, strict=True)):
-            if (one.figure or not must_be_drawn) and any(part.run_id not in shown for part in unit):
+            runs = {part.run_id for part in unit}
+            if number not in folded and (one.figure or not must_be_drawn) and runs - shown:
                 opened.add(number)
-                shown |= peers[id(unit[0])]
-    return [replace(one, is_open=number in opened) for number, one in enumerate(drawn)]
+                shown |= runs
+    return [replace(one, is_open=number in opened, is_answered=number in folded) for number, one in enumerate(drawn)]
 
 
 def _draw(kind: FigureKind, unit: Group, name: str, keys: Collection[str]) -> Drawn:

@@ -27,7 +27,7 @@ from harness.report.slices import Slice, joined
 from harness.report.wording import counted, listed
 
 _PANEL_IN, _HEAD_IN = 2.1, 0.04
-_MOST_SQUARES = 250  # of all panels: each is two elements of the page
+_MOST_SQUARES = 160  # of all panels: each is two elements of the page
 
 
 def heat_map_together(parts: Sequence[Slice], name: str) -> Figure:

@@ -61,15 +61,19 @@ def _draw(axes: Axes, part: Slice, best: Line | None, others: list[Line]) -> Non
 
 
 def plot_lines(
-    axes: Axes, part: Slice, best: Line | None, others: list[Line]
+    axes: Axes, part: Slice, best: Line | None, others: list[Line], *, has_small_markers: bool = True
 ) -> tuple[list[tuple[float, float, str, str]], list[CellRow]]:
-    """Draw all lines of the slice; return what their end labels need, and the cells that were drawn."""
+    """Draw all lines of the slice; return what their end labels need, and the cells that were drawn.
+
+    has_small_markers: whether the other lines have theirs, each of which is an element of the page.
+    """
     ends = []
     shown: list[CellRow] = []
     for line in [*others, *([best] if best else [])]:
         rows = measured(line.cells)
         if rows:
-            ends.append(_plot(axes, part, rows, is_main=line is best))
+            is_main = line is best
+            ends.append(_plot(axes, part, rows, is_main=is_main, has_markers=is_main or has_small_markers))
             shown += rows
     autoregressive = measured(part.autoregressive)
     if autoregressive:
@@ -78,7 +82,9 @@ def plot_lines(
     return ends, shown
 
 
-def _plot(axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool) -> tuple[float, float, str, str]:
+def _plot(
+    axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool, has_markers: bool = True
+) -> tuple[float, float, str, str]:
     """Draw one line with its band, and return what its end label needs."""
     batches = [row.cell.batch_size for row in rows]
     summaries = [row.metrics["useful_tok_s"] for row in rows]
@@ -89,6 +95,7 @@ def _plot(axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool) -> tup
         colour, line_style, marker = svg.DIFFUSION, "-", "o"
         steps = f"{'' if first.stopping == 'fixed' else '<='}{first.num_steps} steps"
         label = f"block {part.block_label(first.block_length)}" + (f", {steps}" if is_main else "")
+    marker = marker if has_markers or len(rows) == 1 else ""
     width, size, alpha = (2.2, 6.0, 1.0) if is_main else (1.1, 3.5, 0.55)
     axes.plot(batches, values, line_style, color=colour, marker=marker, linewidth=width, markersize=size, alpha=alpha)
     if is_main:

@@ -83,7 +83,7 @@ def _subtitle(one: _One) -> str:
 
 def _draw(panel: Panel, one: _One, ones: Sequence[_One]) -> None:
     axes = panel.axes
-    plot_lines(axes, one.part, one.best, one.others)
+    plot_lines(axes, one.part, one.best, one.others, has_small_markers=False)
     every = [row for other in ones for row in other.rows]
     log2_axis(axes, [row.cell.batch_size for row in every], "batch size" if panel.is_last else "")
     _same_heights(axes, every)
@@ -104,8 +104,8 @@ def _legend(drawing: Drawing, ones: Sequence[_One]) -> None:
     def line(side: Side, label: str, *, is_main: bool = True) -> Line2D:
         width, size, alpha = (2.2, 6.0, 1.0) if is_main else (1.1, 3.5, 0.55)
         return Line2D(
-            [], [], color=side.colour, linestyle=side.line, marker=side.marker, linewidth=width, markersize=size,
-            alpha=alpha, label=label,
+            [], [], color=side.colour, linestyle=side.line, marker=side.marker if is_main else "", linewidth=width,
+            markersize=size, alpha=alpha, label=label,
         )  # fmt: skip
 
     diffusion, autoregressive = (Side(rows=(), is_autoregressive=flag) for flag in (False, True))
