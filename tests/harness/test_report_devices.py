@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from several_runs import analysed, group, on, section, texts_of, tok_s, written
-from synthetic import usual_pass_s
+from synthetic import usual_pass_s, write_run
 
 from harness.records.types import Cell
 from harness.report import devices
@@ -155,3 +155,11 @@ def test_a_page_of_three_devices_is_the_same_bytes_twice_and_its_ids_are_unique(
 def test_every_device_keeps_figures_of_its_own_folded(three: list[Path]) -> None:
     shown = section(opened(build_page(analysed(three))), "speedup")
     assert shown.count("<svg") == 1 + 3
+
+
+def test_a_device_on_which_nothing_finished_is_named(three: list[Path], tmp_path: Path) -> None:
+    failed = write_run(tmp_path, on("d", outcome=lambda cell, _: "error"))
+    parts = group(analysed([*three, failed]))
+    assert "on GPU D, no cell finished" in throughput_together(parts, "x").answer
+    assert "on GPU D, no cell can be compared" in heat_map_together(parts, "x").answer
+    assert "GPU D" not in texts_of(str(throughput_together(parts, "x").picture))
