@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from harness.analysis.apart import names_apart, same_cell_warnings
 from harness.analysis.claims import Judgement, judge_claims
 from harness.analysis.crossover import Line, lines_of
 from harness.analysis.headline import Headline, headline_of
@@ -34,6 +35,7 @@ class Analysis:
     headlines: tuple[Headline, ...]  # one a run
     settings: tuple[Setting, ...]  # of the runs that know of quality or of adaptive stopping
     warnings: tuple[str, ...]
+    apart: dict[str, str]  # run id -> what tells it from other runs on its device; "" where there are none
 
     @property
     def iso_quality(self) -> list[IsoQuality]:
@@ -127,15 +129,17 @@ class Analysis:
 def analyse(runs: Sequence[Run]) -> Analysis:
     """Summarise every planned cell of the runs. A directory named twice counts once."""
     by_id = _by_id(runs)
+    apart = names_apart(by_id)
     rows = [row for run_id, run in by_id.items() for row in rows_of(run, run_id)]
     return Analysis(
         runs=by_id,
         rows=tuple(rows),
         skipped=tuple((run_id, skipped) for run_id, run in by_id.items() for skipped in run.skipped),
         lines=tuple(lines_of(rows)),
-        headlines=tuple(headline_of(run, run_id, rows) for run_id, run in by_id.items()),
+        headlines=tuple(replace(headline_of(run, run_id, rows), apart=apart[run_id]) for run_id, run in by_id.items()),
         settings=tuple(setting for run_id, run in by_id.items() for setting in _settings(run, run_id, rows)),
-        warnings=tuple(_warnings(by_id)),
+        warnings=(*_named_twice(runs), *same_cell_warnings(by_id), *_warnings(by_id)),
+        apart=apart,
     )
 
 
@@ -157,6 +161,11 @@ def _by_id(runs: Sequence[Run]) -> dict[str, Run]:
             name = f"{run.suite}/{run.run_id}" + (f" ({number})" if number > 2 else "")
         named[name] = run
     return named
+
+
+def _named_twice(runs: Sequence[Run]) -> list[str]:
+    counts = Counter(run.directory for run in runs)
+    return [f"{path.name} was named {count} times and counts once" for path, count in counts.items() if count > 1]
 
 
 def _warnings(runs: dict[str, Run]) -> list[str]:

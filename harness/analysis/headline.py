@@ -26,6 +26,12 @@ class Headline:
     autoregressive: CellRow | None
     line: Line | None
     speedups_at_batch: tuple[float, ...]  # of every diffusion cell at that batch: what the fastest was chosen from
+    apart: str = ""  # what tells the run from others on its device
+
+    @property
+    def where(self) -> str:
+        """The device, and which run on it where there are several."""
+        return f"{self.device} ({self.apart})" if self.apart else self.device
 
     @property
     def speedup(self) -> Summary | None:

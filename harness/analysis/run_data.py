@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.environments import mixed_environments
 from harness.records.parse import cell_from_json
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
 from harness.records.types import Cell, Environment, Record, canonical_json, to_json
@@ -280,7 +281,6 @@ def _warnings(
     if strangers:
         warnings.append(f"{strangers} records belong to cells that plan.json does not hold; they are not shown")
     used = {r.environment_id for r in final.values()}
-    if len(used) > 1:
-        warnings.append(f"the run mixes {len(used)} environments; speed-ups are taken inside one process all the same")
+    warnings += mixed_environments(final, environments)
     warnings += [f"environment-{name}.json is absent" for name in sorted(used - environments.keys())]
     return warnings

@@ -9,8 +9,8 @@ from harness.report.wording import is_clear, plain, short, tok_s
 
 
 def badge(analysis: Analysis) -> dict[str, Any]:
-    """The first run's headline. Blue: block diffusion is clearly faster than its twin; orange: clearly slower; grey: the
-    two cannot be told apart or were not compared.
+    """The first run's headline. Blue: block diffusion is clearly faster than its twin; orange: clearly slower; grey:
+    the two cannot be told apart or were not compared.
     """
     headline = analysis.headlines[0] if analysis.headlines else None
     row = None if headline is None else headline.diffusion or headline.autoregressive

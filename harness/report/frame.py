@@ -5,48 +5,50 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from harness.analysis.analyse import Analysis
+from harness.analysis.apart import same_cell_warnings
 from harness.analysis.verdict import Verdict
-from harness.report import claims, headlines, outcomes, tables
+from harness.report import claims, devices, headlines, outcomes, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.gate import html as gate
-from harness.report.slices import Slice, slices_of
+from harness.report.slices import Slice, joined, side_by_side, slices_of
 from harness.report.slim import put_off, with_shared_styles
 from harness.report.templates import FOLDER, style, template
 from harness.report.wording import counted
 
 # Slices that differ in prompts, lengths or dtypes multiply figures; the table still holds every cell.
 _MOST_SLICES = 8
+Group = tuple[Slice, ...]  # slices that differ in their run alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
-    """A figure of one slice, or of the whole page, or why there is none."""
+    """A figure of one slice, of several side by side, or of the whole page, or why there is none."""
 
     title: str  # what sets its slice apart
-    run_id: str  # "" of the whole page
     figure: Figure | None
     why_not: str
     is_open: bool
+    is_answered: bool = False  # while it is folded its answer stands beside its title
     rows_filter: str | None
 
 
 def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
     """The page. Texts from records, plans and the verdict reach it as text, whatever they hold."""
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
-    parts = {is_wide: _headlines_first(analysis, slices_of(analysis, is_wide=is_wide)) for is_wide in (False, True)}
+    groups = {is_wide: _headlines_first(analysis, slices_of(analysis, is_wide=is_wide)) for is_wide in (False, True)}
     table = tables.cell_table(analysis)
     ended_badly = outcomes.outcomes(analysis)
     keys = {column["key"] for column in table["columns"]}
     sections: list[tuple[FigureKind | PageFigureKind, list[Drawn], str]] = [
-        *((kind, _draw_all(kind, parts[kind.is_wide], keys), _more(parts[kind.is_wide])) for kind in FIGURES),
+        *((kind, _draw_all(kind, groups[kind.is_wide], keys), _more(kind, groups[kind.is_wide])) for kind in FIGURES),
         *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES if kind.name != "merge" or not verdict),
     ]
     html = template("page.html").render(
@@ -69,6 +71,8 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
             for kind, drawn, _ in sections
             if not any(one.figure for one in drawn)
         ],
+        devices=devices.table(analysis),
+        same_cells=same_cell_warnings(analysis.runs),
         island=_island(table),
         num_cells=len(analysis.rows) + len(analysis.skipped),
         shared=tables.shared_conditions(analysis),
@@ -83,48 +87,71 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
     return put_off(with_shared_styles(html))
 
 
-def _headlines_first(analysis: Analysis, parts: list[Slice]) -> list[Slice]:
-    """The slices that the headlines speak of before the others."""
+def _headlines_first(analysis: Analysis, parts: list[Slice]) -> list[Group]:
+    """The slices that the headlines speak of before the others, and with each those that differ in their run alone."""
     shown = {(one.run_id, row.cell_id) for one in analysis.headlines if (row := one.diffusion or one.autoregressive)}
-    return sorted(parts, key=lambda part: not any((row.run_id, row.cell_id) in shown for row in part.rows))
+    return side_by_side(
+        sorted(parts, key=lambda part: not any((row.run_id, row.cell_id) in shown for row in part.rows))
+    )
 
 
-def _draw_all(kind: FigureKind, parts: list[Slice], keys: Collection[str]) -> list[Drawn]:
-    """A figure of each slice. Of each run the first that could be drawn stands open, or the first if none could."""
-    drawn = [_draw(kind, part, f"{kind.name}-{number}", keys) for number, part in enumerate(parts[:_MOST_SLICES])]
-    best: dict[str, Drawn] = {}
-    for one in drawn:
-        if one.run_id not in best or (one.figure and not best[one.run_id].figure):
-            best[one.run_id] = one
-    return [replace(one, is_open=one is best[one.run_id]) for one in drawn]
+def _units(kind: FigureKind, groups: Sequence[Group]) -> list[Group]:
+    """What the kind draws: each slice, or those together that differ in their run alone.
+
+    Behind the first group follows what each of its slices has of its own.
+    """
+    if kind.draw_together is None:
+        return [(part,) for group in groups for part in group]
+    alone = [(part,) for group in groups[:1] if len(group) > 1 for part in group]
+    return [*groups[:1], *alone, *groups[1:]]
 
 
-def _draw(kind: FigureKind, part: Slice, name: str, keys: Collection[str]) -> Drawn:
+def _draw_all(kind: FigureKind, groups: Sequence[Group], keys: Collection[str]) -> list[Drawn]:
+    """A figure of each unit. Of each run stands open the first that could be drawn, or the first if none could.
+
+    Where several runs have the same conditions, none stands open for all of them: each is folded under its answer.
+    """
+    units = _units(kind, groups)[:_MOST_SLICES]
+    drawn = [_draw(kind, unit, f"{kind.name}-{number}", keys) for number, unit in enumerate(units)]
+    one_of_several = {id(part) for group in groups if len(group) > 1 for part in group}
+    shown: set[str] = set()
+    opened: set[int] = set()
+    folded = {number for number, unit in enumerate(units) if len(unit) == 1 and id(unit[0]) in one_of_several}
+    for must_be_drawn in (True, False):
+        for number, (unit, one) in enumerate(zip(units, drawn, strict=True)):
+            runs = {part.run_id for part in unit}
+            if number not in folded and (one.figure or not must_be_drawn) and runs - shown:
+                opened.add(number)
+                shown |= runs
+    return [replace(one, is_open=number in opened, is_answered=number in folded) for number, one in enumerate(drawn)]
+
+
+def _draw(kind: FigureKind, unit: Group, name: str, keys: Collection[str]) -> Drawn:
+    whole = unit[0] if len(unit) == 1 else joined(unit)
+    title = whole.title
     try:
-        figure = kind.draw(part, name)
+        together = kind.draw_together if len(unit) > 1 else None
+        figure = together(unit, name) if together else kind.draw(unit[0], name)
     except NotDrawn as reason:
-        return Drawn(
-            title=part.title, run_id=part.run_id, figure=None, why_not=str(reason), is_open=False, rows_filter=None
-        )
+        return Drawn(title=title, figure=None, why_not=str(reason), is_open=False, rows_filter=None)
     rows_filter = figure.rows_filter
     if rows_filter is not None:
-        rows_filter = f"{rows_filter} {tables.slice_filter(part, keys)}".strip()
-    return Drawn(
-        title=part.title, run_id=part.run_id, figure=figure, why_not="", is_open=False, rows_filter=rows_filter
-    )
+        rows_filter = f"{rows_filter} {tables.slice_filter(unit, keys)}".strip()
+    return Drawn(title=title, figure=figure, why_not="", is_open=False, rows_filter=rows_filter)
 
 
 def _draw_once(kind: PageFigureKind, analysis: Analysis) -> Drawn:
     try:
         figure = kind.draw(analysis, kind.name)
     except NotDrawn as reason:
-        return Drawn(title="", run_id="", figure=None, why_not=str(reason), is_open=True, rows_filter=None)
-    return Drawn(title="", run_id="", figure=figure, why_not="", is_open=True, rows_filter=figure.rows_filter)
+        return Drawn(title="", figure=None, why_not=str(reason), is_open=True, rows_filter=None)
+    return Drawn(title="", figure=figure, why_not="", is_open=True, rows_filter=figure.rows_filter)
 
 
-def _more(parts: list[Slice]) -> str:
-    """How many slices a section leaves out."""
-    return counted(len(parts) - _MOST_SLICES, "more combination") if len(parts) > _MOST_SLICES else ""
+def _more(kind: FigureKind, groups: Sequence[Group]) -> str:
+    """How many units a section leaves out."""
+    count = len(_units(kind, groups)) - _MOST_SLICES
+    return counted(count, "more combination") if count > 0 else ""
 
 
 def _island(table: dict[str, Any]) -> Markup:

@@ -42,7 +42,7 @@ class Tile:
 def verdict(headline: Headline) -> str:
     """The result of one run in a plain sentence."""
     diffusion, autoregressive, speedup = headline.diffusion, headline.autoregressive, headline.speedup
-    where = f"On {headline.device}"
+    where = f"On {headline.where}"
     if diffusion is None and autoregressive is None:
         return f"{where}, no cell finished, so there is nothing to compare."
     if diffusion is None and autoregressive is not None:
@@ -180,7 +180,7 @@ def equal_quality(analysis: Analysis) -> list[str]:
 def _chosen_from(headline: Headline, names_device: bool) -> str:
     """The whole range that the headline's setting is the best end of."""
     speedups = headline.speedups_at_batch
-    where = f"On {headline.device}, over" if names_device else "Over"
+    where = f"On {headline.where}, over" if names_device else "Over"
     return (
         f"{where} all {len(speedups)} settings measured at batch {headline.batch_size}, the speed-up runs from "
         f"{ratio(min(speedups))} to {ratio(max(speedups))}."

@@ -14,8 +14,8 @@ from harness.analysis.crossover import line_key
 from harness.analysis.quality import Setting
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run, SkippedCell
-from harness.records.types import Cell
-from harness.report.wording import BASELINE, listed, percent, plain, short
+from harness.records.types import Cell, canonical_json, to_json
+from harness.report.wording import BASELINE, counted, listed, percent, plain, short
 
 _DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
 _CONDITIONS = (
@@ -38,16 +38,24 @@ _Key = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """Rows of one run that belong into one picture. `title` names what sets the slice apart from the others."""
+    """Rows of one run that belong into one picture."""
 
     run_id: str
     run: Run
     stopping: str | None
     rows: tuple[CellRow, ...]
     skipped: tuple[SkippedCell, ...]
+    device: str  # its name, or how many there are
     settings: tuple[Setting, ...] = ()  # of its rows
     peers: dict[str, CellRow] = field(default_factory=dict)  # by cell_id: what its rows are compared with
-    title: str = ""
+    apart: str = ""  # which run it is: its device, and what tells it from other runs there
+    told_apart: str = ""  # only the latter, and only where there are others
+    condition: str = ""  # what sets it apart from other slices of its run
+
+    @property
+    def title(self) -> str:
+        """What sets it apart from all other slices of the page."""
+        return ", ".join(filter(None, (self.apart, self.condition)))
 
     @property
     def cell(self) -> Cell:
@@ -96,6 +104,7 @@ def slices_of(analysis: Analysis, *, is_wide: bool = False) -> list[Slice]:
         Slice(
             run_id=key[0],
             run=analysis.runs[key[0]],
+            device=analysis.runs[key[0]].device_name,
             stopping=stopping,
             rows=(*anchors.get(key, ()), *rows),
             skipped=tuple(s for s in skipped.get(key, ()) if is_wide or s.cell.stopping in (stopping, None)),
@@ -105,8 +114,55 @@ def slices_of(analysis: Analysis, *, is_wide: bool = False) -> list[Slice]:
         for key, rules in diffusion.items()
         for stopping, rows in (rules or {None: []}).items()
     ]
-    keys = [key for key in _CONDITIONS if not (is_wide and key == "prompt_set")]
-    return [replace(one, title=_title(one, slices, keys)) for one in slices]
+    # A slice's run names its device
+    keys = [key for key in _CONDITIONS if key != "device" and not (is_wide and key == "prompt_set")]
+    several = len(analysis.runs) > 1
+    return [
+        replace(
+            one,
+            apart=_run_name(one, analysis.apart[one.run_id]) if several else "",
+            told_apart=short(analysis.apart[one.run_id], 100),
+            condition=_condition(one, slices, keys),
+        )
+        for one in slices
+    ]
+
+
+def side_by_side(parts: Sequence[Slice]) -> list[tuple[Slice, ...]]:
+    """The slices, those together that differ in their run alone: in device, environment or time, not in conditions."""
+    found: dict[str, list[Slice]] = {}
+    for part in parts:
+        found.setdefault(_conditions_key(part), []).append(part)
+    return [tuple(group) for group in found.values()]
+
+
+def _conditions_key(part: Slice) -> str:
+    """Equal for slices that differ in their run alone. Weights and prompts are equal by their hashes, too."""
+    hashes = part.run.plan.get("prompts")
+    names = values_of(part, "prompt_set")
+    return canonical_json(
+        {
+            "cell": to_json(replace(part.cell.twin, batch_size=0, device="", prompt_set="")),
+            "stopping": part.stopping,
+            "prompts": {name: hashes.get(name) if isinstance(hashes, dict) else None for name in names},
+            "trained": [part.run.is_trained, part.run.trained_block_length],
+            "weights": (part.run.plan.get("provenance") or {}).get("weights_hash"),
+        }
+    )
+
+
+def joined(parts: Sequence[Slice]) -> Slice:
+    """Slices side by side as one, for what is said of all of them."""
+    devices = list(dict.fromkeys(part.device for part in parts))
+    where = counted(len(devices), "device") if len(devices) > 1 else devices[0]
+    runs = "" if len(devices) == len(parts) else f", {counted(len(parts), 'run')}"
+    rows = tuple(row for part in parts for row in part.rows)
+    skipped = tuple(one for part in parts for one in part.skipped)
+    return replace(parts[0], rows=rows, skipped=skipped, device=f"{where}{runs}", apart=f"{where}{runs}")
+
+
+def _run_name(one: Slice, apart: str) -> str:
+    return f"{short(one.run.device_name, 60)}, {short(apart or f'run {one.run_id}', 100)}"
 
 
 def _key(run_id: str, cell: Cell, is_wide: bool) -> _Key:
@@ -114,14 +170,12 @@ def _key(run_id: str, cell: Cell, is_wide: bool) -> _Key:
     return run_id, line_key(replace(cell.twin, prompt_set="") if is_wide else cell.twin)
 
 
-def _title(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:
-    """The conditions in which the slices differ, as this one has them."""
+def _condition(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:
+    """The conditions in which the slices differ, as this one has them, but not its run."""
     differing = [key for key in keys if len({setting(s.cell, key) for s in slices}) > 1]
     parts = [f"{key} {short(str(setting(one.cell, key)), 60)}" for key in differing]
     if len({s.stopping for s in slices}) > 1 and one.stopping:
         parts.append(f"stopping {one.stopping}")
-    if len({s.run_id for s in slices}) > 1:
-        parts.insert(0, f"{short(one.run.device_name, 60)}, run {short(one.run_id, 40)}")
     return ", ".join(parts)
 
 
@@ -143,7 +197,7 @@ def conditions(part: Slice, bands: str) -> str:
     prompt_sets = ", ".join(short(name, 60) for name in values_of(part, "prompt_set"))
     dtypes = {getattr(cell, key) for key in _DTYPES}
     texts = [
-        f"{short(part.run.device_name, 60)}, {short(cell.model, 60)}, "
+        f"{short(part.device, 60)}, {short(cell.model, 60)}, "
         f"{'trained' if part.run.is_trained else 'RANDOM'} weights, {'/'.join(sorted(dtypes))}",
         f"prompts {short(prompt_sets, 160)}, {cell.prompt_tokens} -> {cell.output_tokens} tokens",
         f"stopping {listed(values_of(part, 'stopping')) or 'none (autoregressive)'}",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.analyse import REPORT_SCHEMA, Analysis
+from harness.analysis.environments import flat
 from harness.analysis.metrics import METRICS
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
@@ -174,10 +174,14 @@ def _notes(row: CellRow) -> str:
     return "; ".join([*([row.reason] if row.reason else []), *row.marks])
 
 
-def slice_filter(part: Slice, keys: Collection[str]) -> str:
-    """Words for the table's filter that keep the rows of a slice, out of the columns that it has."""
-    values = {"run_id": [part.run_id]} if "run_id" in keys else {}
-    values |= {key: [value.lower() for value in values_of(part, key)] for key in _OPTIONAL if key in keys}
+def slice_filter(parts: Sequence[Slice], keys: Collection[str]) -> str:
+    """Words for the table's filter that keep the rows of slices side by side, out of the columns that it has."""
+    values = {"run_id": [part.run_id for part in parts]} if "run_id" in keys else {}
+    values |= {
+        key: list(dict.fromkeys(value.lower() for part in parts for value in values_of(part, key)))
+        for key in _OPTIONAL
+        if key in keys
+    }
     if "stopping" in values:
         values["stopping"].append("")  # autoregressive cells have none
     # A name with a blank or a bar cannot be a filter's word; the filter then keeps a little more.
@@ -225,7 +229,7 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         entries.append((key.replace("_", " "), listed(values) or "none"))
     for key in ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype"):
         entries.append((key.replace("_", " "), listed(list(dict.fromkeys(getattr(cell, key) for cell in cells)))))
-    options = dict.fromkeys(fact for cell in cells for fact in _flat("", cell.options))
+    options = dict.fromkeys(fact for cell in cells for fact in flat("", cell.options))
     entries.append(("options", ", ".join(f"{name} {value}" for name, value in options) or "none"))
     kernels = Counter(
         f"{name}: {value}" for r in run.final.values() for one in r.rounds[:1] for name, value in one.resolved.items()
@@ -249,7 +253,7 @@ def _prompts(plan: dict[str, Any]) -> list[tuple[str, str]]:
 def _machine(environment: Environment) -> str:
     """GPU or CPU, what ran on it, and the clocks at the start; the list of its environment has the rest."""
     layers = (environment.identity, environment.stack, environment.circumstance)
-    known = {name: value for layer in layers for name, value in _flat("", layer)}
+    known = {name: value for layer in layers for name, value in flat("", layer)}
     names = {
         "power limit W": "gpu.power_limit_w",
         "driver": "driver",
@@ -278,13 +282,5 @@ def environments(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     found = []
     for name, environment in sorted(run.environments.items()):
         layers = ("identity", "stack", "circumstance")
-        found.append((name, [fact for layer in layers for fact in _flat(layer, getattr(environment, layer))]))
+        found.append((name, [fact for layer in layers for fact in flat(layer, getattr(environment, layer))]))
     return found
-
-
-def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(f"{path}.{key}" if path else str(key), inner)
-    else:
-        yield path, "unknown" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -30,6 +30,11 @@ def tok_s(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def amount(value: float) -> str:
+    """Joules or dollars."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def ratio(value: float) -> str:
     """A speed-up: 0.41x, 2.31x, 14.2x."""
     if value < 0.1:

@@ -77,7 +77,10 @@ class Scenario:
     exclude: list[dict[str, Any]] = field(default_factory=list)
     command: str | None = "python -m harness run suite=made_up"
     worker: str = "1-a"
+    device: str = "made_up_gpu"
     display_name: str = "Made-up GPU 80 GB"
+    environment: Environment = ENVIRONMENT
+    price_usd_per_hour: float | None = None
     pass_s: Callable[[Cell], float] = usual_pass_s
     outcome: Callable[[Cell, int], str] = always_ok  # a status, one of SPECIAL, or "absent": a cell without a record
     rename: Callable[[Cell], Cell] = no_change  # names that no suite could have
@@ -126,6 +129,7 @@ def large_scenarios(cells: int, devices: int, *, observed: bool = False) -> list
     return [
         Scenario(
             name=f"large_{i}",
+            device=f"made_up_gpu_{i}",
             display_name=f"Made-up GPU {i}",
             axes=axes,
             observed=observed,
@@ -141,11 +145,12 @@ def config_of(scenario: Scenario) -> SuiteConfig:
         name=scenario.name,
         description="Made-up numbers for tests.",
         device=DeviceConfig(
-            name="made_up_gpu",
+            name=scenario.device,
             display_name=scenario.display_name,
             memory_bytes=Figure(value=8e10),
             bandwidth_bytes_s=Figure(value=1e9 if scenario.roofs else None),
             flops_s=roof,
+            price_usd_per_hour=Figure(value=scenario.price_usd_per_hour),
         ),
         model=ModelSource(name="mini", preset="mini", trained=scenario.trained),
         protocol=Protocol(name="made_up", rounds=scenario.rounds, launches=scenario.launches),
@@ -182,7 +187,8 @@ def write_run(
     scenario = scenario or Scenario()
     plan = plan_of(scenario)
     run_dir = store.open_run_dir(results_dir, scenario.name, plan.run_id, fresh=True)
-    fill_run(run_dir, plan, records_of(scenario, plan, run_dir.name), command=scenario.command, **(plan_changes or {}))
+    records = records_of(scenario, plan, run_dir.name)
+    fill_run(run_dir, plan, records, scenario.environment, command=scenario.command, **(plan_changes or {}))
     return run_dir
 
 
@@ -229,7 +235,7 @@ def record_of(scenario: Scenario, cell: Cell, launch: int, run_id: str, status: 
         counters=counters_of(scenario, cell, rounds[0]) if status == "ok" else {},
         discarded=scenario.discarded,
         warnings=scenario.warnings,
-        environment_id=ENVIRONMENT.environment_id,
+        environment_id=scenario.environment.environment_id,
         started_at=f"2026-01-01T00:00:0{attempt}+00:00",
         seed=0,
     )

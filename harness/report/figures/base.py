@@ -54,12 +54,16 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FigureKind:
-    """A figure that every slice gets, or with is_wide every wide slice, under the question that it answers."""
+    """A figure that every slice gets, or with is_wide every wide slice, under the question that it answers.
+
+    draw_together draws slices that differ in their run alone as one figure, a panel each.
+    """
 
     name: str
     question: str
     draw: Callable[[Slice, str], Figure]  # (slice, the picture's id on the page); raises NotDrawn
     is_wide: bool = False
+    draw_together: Callable[[Sequence[Slice], str], Figure] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, log2_axis, log_axis
 from harness.report.figures.sides import Side, batches_of, lacking, sides
 from harness.report.slices import Slice
-from harness.report.wording import listed, price, short
+from harness.report.wording import amount, listed, price, short
 
 QUESTION = "What do a token's energy and money come to?"
 _ENERGY, _ABOVE_IDLE, _USD = (
@@ -104,14 +104,10 @@ def _of(panel: _Panel) -> str:
     for side in panel.sides:
         points = panel.at(side)
         ends = points if len(points) < 2 else [points[0], points[-1]]
-        amounts = listed([f"{_amount(value)} at batch {batch_size}" for batch_size, value in ends])
+        amounts = listed([f"{amount(value)} at batch {batch_size}" for batch_size, value in ends])
         each.append(f"{side.said()} takes {amounts}")
     why = lacking(panel.sides, f"no {panel.noun} here")
     return f"In {panel.unit}, {'; '.join(each)}.{why}"
-
-
-def _amount(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _next_step(part: Slice, panels: Sequence[_Panel]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -22,12 +23,12 @@ QUESTION = "At which batch and block length is it worth it?"
 _COLOURS = "PuOr"  # orange: autoregressive is faster, purple: block diffusion is
 _PANELS_A_ROW = 3
 _MOST_PANELS, _MOST_A_SIDE = 6, 12  # what can still be read; the table has every cell
-_PANEL_IN, _KEY_IN = 2.35, 0.5
+_PANEL_IN, KEY_IN = 2.35, 0.5
 _LARGEST_SCALE = 3.0  # colours saturate at 8x at the latest, so that one extreme cell does not bleach the others
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Grid:
+class Grid:
     """The values on the panels' sides, and the panels; thinned where there are too many to read."""
 
     batches: list[int]
@@ -36,12 +37,12 @@ class _Grid:
     note: str
 
     @classmethod
-    def of(cls, part: Slice) -> _Grid:
+    def of(cls, part: Slice, most_a_side: int = _MOST_A_SIDE) -> Grid:
         cells = [row.cell for row in part.diffusion] + [s.cell for s in part.skipped if s.cell.block_length is not None]
         batches = sorted({cell.batch_size for cell in cells})
         blocks = sorted({cell.block_length or 0 for cell in cells})
         steps = sorted({row.cell.num_steps or 0 for row in part.diffusion})
-        shown = thinned(batches, _MOST_A_SIDE), thinned(blocks, _MOST_A_SIDE), thinned(steps, _MOST_PANELS)
+        shown = thinned(batches, most_a_side), thinned(blocks, most_a_side), thinned(steps, _MOST_PANELS)
         names = ("batch sizes", "block lengths", "step counts")
         less = [
             f"{len(few)} of {len(every)} {name}"
@@ -59,29 +60,35 @@ def heat_map(part: Slice, name: str) -> Figure:
     if not rows:
         raise NotDrawn("no block-diffusion cell was planned")
     if not known:
-        raise NotDrawn("no cell has a speed-up: " + _first_reason(rows))
-    grid = _Grid.of(part)
+        raise NotDrawn("no cell has a speed-up: " + first_reason(rows))
+    grid = Grid.of(part)
     panel_rows = -(-len(grid.steps) // _PANELS_A_ROW)
     with svg.style():
-        drawing, foot = drawing_with_caption(part, panel_rows * _PANEL_IN + _KEY_IN)
-        scale = _scale(known)
+        drawing, foot = drawing_with_caption(part, panel_rows * _PANEL_IN + KEY_IN)
+        scale = scale_of(known)
         height_in = drawing.get_size_inches()[1]
         top, panel = 1 - 0.02, _PANEL_IN / height_in
         for i, num_steps in enumerate(grid.steps):
             column, line = i % _PANELS_A_ROW, i // _PANELS_A_ROW
             box = (0.075 + column * 0.315, top - (line + 1) * panel + 0.5 / height_in, 0.275, panel - 0.78 / height_in)
-            _panel(drawing.add_axes(box), part, grid, num_steps, scale, is_first=column == 0)
-        _key(drawing, foot, height_in, scale, _signs(part))
+            axes = drawing.add_axes(box)
+            draw_panel(axes, part, grid, num_steps, scale, is_first=column == 0)
+            axes.set_title(steps_label(part, num_steps), fontsize=10, loc="left", pad=4)
+        draw_key(drawing, foot, height_in, scale, signs(rows))
         answer = _answer(known) + grid.note
         picture = svg.to_svg(drawing, name=name, title=QUESTION, description=answer)
-    return Figure(answer=answer, next_step=_next_step(rows), rows_filter="decoding=block_diffusion", picture=picture)
+    return Figure(answer=answer, next_step=next_step(rows), rows_filter="decoding=block_diffusion", picture=picture)
 
 
-def _first_reason(rows: list[CellRow]) -> str:
+def steps_label(part: Slice, num_steps: int) -> str:
+    return f"{'' if part.stopping == 'fixed' else 'at most '}{counted(num_steps, 'step')}"
+
+
+def first_reason(rows: list[CellRow]) -> str:
     return next((row.reason or row.missing.get("speedup_vs_ar", "") for row in rows), "no reason recorded")
 
 
-def _scale(known: list[CellRow]) -> float:
+def scale_of(known: list[CellRow]) -> float:
     """log2 of the speed-up at which the colours are strongest, the same in both directions."""
     furthest = max(abs(math.log2(row.metrics["speedup_vs_ar"].value)) for row in known)
     return min(_LARGEST_SCALE, max(1.0, math.ceil(furthest)))
@@ -95,7 +102,7 @@ def _colour(speedup: float, scale: float) -> tuple[str, str]:
     return to_hex((red, green, blue)), "#000000" if luminance > 0.18 else "#ffffff"
 
 
-def _panel(axes: Axes, part: Slice, grid: _Grid, num_steps: int, scale: float, *, is_first: bool) -> None:
+def draw_panel(axes: Axes, part: Slice, grid: Grid, num_steps: int, scale: float, *, is_first: bool) -> None:
     batches, blocks = grid.batches, grid.blocks
     rows = {(r.cell.batch_size, r.cell.block_length): r for r in part.diffusion if r.cell.num_steps == num_steps}
     size = max(6.0, min(9.0, 52 / len(batches)))
@@ -109,8 +116,6 @@ def _panel(axes: Axes, part: Slice, grid: _Grid, num_steps: int, scale: float, *
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    bound = "" if part.stopping == "fixed" else "at most "
-    axes.set_title(f"{bound}{counted(num_steps, 'step')}", fontsize=10, loc="left", pad=4)
     axes.set_xlabel("batch size", fontsize=9)
     if is_first:
         axes.set_ylabel("block length", fontsize=9)
@@ -145,7 +150,7 @@ def _without_number(row: CellRow | None) -> tuple[str, str | None]:
     return "", "////"
 
 
-def _signs(part: Slice) -> list[str]:
+def signs(rows: Sequence[CellRow]) -> list[str]:
     """What the signs that occur in this figure mean."""
     meanings = {
         "x": "x: out of memory",
@@ -153,11 +158,11 @@ def _signs(part: Slice) -> list[str]:
         "!": "!: failed",
         "-": "-: no twin to compare with",
     }
-    used = {_without_number(row)[0] for row in part.diffusion if "speedup_vs_ar" not in row.metrics}
+    used = {_without_number(row)[0] for row in rows if "speedup_vs_ar" not in row.metrics}
     return [meaning for sign, meaning in meanings.items() if sign in used]
 
 
-def _key(drawing: Drawing, foot: float, height_in: float, scale: float, signs: list[str]) -> None:
+def draw_key(drawing: Drawing, foot: float, height_in: float, scale: float, signs: list[str]) -> None:
     """What colours and signs mean, in one line above the conditions. Places are inches: fonts differ by browser."""
     axes = drawing.add_axes((0.0, foot, 1.0, 0.3 / height_in))
     axes.set_xlim(0, svg.WIDTH_IN)
@@ -179,24 +184,29 @@ def _key(drawing: Drawing, foot: float, height_in: float, scale: float, signs: l
 
 
 def _answer(known: list[CellRow]) -> str:
-    speedups = {row.cell_id: row.metrics["speedup_vs_ar"].value for row in known}
-    clear = [speedups[row.cell_id] for row in known if is_clear(row.metrics["speedup_vs_ar"])]
+    best = max(known, key=lambda row: row.metrics["speedup_vs_ar"].value)
+    worst = min(known, key=lambda row: row.metrics["speedup_vs_ar"].value)
+    answer = f"Of {counted(len(known), 'measured cell')} block diffusion is {sides(known)}"
+    if len(known) == 1:
+        return f"{answer}: {at(best)}."
+    return f"{answer}. Best for it: {at(best)}; worst: {at(worst)}."
+
+
+def sides(known: Sequence[CellRow]) -> str:
+    """In how many of the cells block diffusion is faster, slower or neither."""
+    summaries = [row.metrics["speedup_vs_ar"] for row in known]
+    clear = [summary.value for summary in summaries if is_clear(summary)]
     faster = sum(1 for value in clear if value > 1)
     counts = ((faster, "faster"), (len(clear) - faster, "slower"), (len(known) - len(clear), "within the noise"))
-    best = max(known, key=lambda row: speedups[row.cell_id])
-    worst = min(known, key=lambda row: speedups[row.cell_id])
-    sides = listed([f"{side} in {count}" for count, side in counts if count])
-    answer = f"Of {counted(len(known), 'measured cell')} block diffusion is {sides}"
-    if len(known) == 1:
-        return f"{answer}: {_at(best, speedups)}."
-    return f"{answer}. Best for it: {_at(best, speedups)}; worst: {_at(worst, speedups)}."
+    return listed([f"{side} in {count}" for count, side in counts if count])
 
 
-def _at(row: CellRow, speedups: dict[str, float]) -> str:
-    return f"{ratio(speedups[row.cell_id])} at batch {row.cell.batch_size} with {setting(row.cell)}"
+def at(row: CellRow) -> str:
+    speedup = ratio(row.metrics["speedup_vs_ar"].value)
+    return f"{speedup} at batch {row.cell.batch_size} with {setting(row.cell)}"
 
 
-def _next_step(rows: list[CellRow]) -> str:
+def next_step(rows: list[CellRow]) -> str:
     broken = sum(1 for row in rows if row.status in FAILED_STATUSES)
     if broken:
         return f"{counted(broken, 'cell')} failed: the table says why, and retry_failed=true measures again."

@@ -12,6 +12,7 @@ from harness.report.figures import (
     energy,
     experts,
     heat_map,
+    heat_map_together,
     interactivity,
     latency,
     merge,
@@ -25,6 +26,7 @@ from harness.report.figures import (
     settling,
     steps,
     throughput,
+    throughput_together,
     tradeoff,
     trend,
     trust,
@@ -33,8 +35,18 @@ from harness.report.figures import (
 from harness.report.figures.base import FigureKind, PageFigureKind
 
 FIGURES = (
-    FigureKind(name="throughput", question=throughput.QUESTION, draw=throughput.throughput),
-    FigureKind(name="speedup", question=heat_map.QUESTION, draw=heat_map.heat_map),
+    FigureKind(
+        name="throughput",
+        question=throughput.QUESTION,
+        draw=throughput.throughput,
+        draw_together=throughput_together.throughput_together,
+    ),
+    FigureKind(
+        name="speedup",
+        question=heat_map.QUESTION,
+        draw=heat_map.heat_map,
+        draw_together=heat_map_together.heat_map_together,
+    ),
     FigureKind(name="peers", question=peers.QUESTION, draw=peers.peers),
     FigureKind(name="steps", question=steps.QUESTION, draw=steps.steps),
     FigureKind(name="quality", question=quality.QUESTION, draw=quality.quality, is_wide=True),

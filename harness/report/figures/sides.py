@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.analysis.crossover import line_key
 from harness.analysis.rows import CellRow
@@ -29,7 +30,7 @@ class Side:
         return svg.AUTOREGRESSIVE if self.is_autoregressive else svg.DIFFUSION
 
     @property
-    def line(self) -> str:
+    def line(self) -> Literal["-", "--"]:
         return "--" if self.is_autoregressive else "-"
 
     @property

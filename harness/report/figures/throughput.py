@@ -23,15 +23,14 @@ from harness.report.slices import Slice
 from harness.report.wording import AUTOREGRESSIVE_NAME, batch, counted, lead_of, listed, setting, tok_s
 
 QUESTION = "Up to which batch does block diffusion win?"
+_MARK_IN = 1.1  # the width of a crossing's label
 
 
 def throughput(part: Slice, name: str) -> Figure:
     """The fastest setting at the smallest batch, the other block lengths at as many steps, and autoregressive."""
     if not measured(part.rows):
         raise NotDrawn("no finished cell")
-    lines = {line_key(line.cells[0].cell): line for line in lines_of(part.diffusion)}
-    best = next((lines[line_key(row.cell)] for row in fastest_first(part.diffusion)), None)
-    others = [line for line in lines.values() if best and line is not best and _same_steps(line, best)]
+    best, others = best_and_others(part)
     with svg.style():
         drawing, foot = drawing_with_caption(part, 3.9)
         axes = drawing.add_axes((0.085, foot + 0.125, 0.735, 0.85 - foot))
@@ -41,30 +40,51 @@ def throughput(part: Slice, name: str) -> Figure:
     return Figure(answer=answer, next_step=_next_step(part, best), rows_filter=_rows_filter(best), picture=picture)
 
 
+def best_and_others(part: Slice) -> tuple[Line | None, list[Line]]:
+    """The line of the setting that is fastest at the smallest batch, and the other block lengths at as many steps."""
+    lines = {line_key(line.cells[0].cell): line for line in lines_of(part.diffusion)}
+    best = next((lines[line_key(row.cell)] for row in fastest_first(part.diffusion)), None)
+    return best, [line for line in lines.values() if best and line is not best and _same_steps(line, best)]
+
+
 def _same_steps(line: Line, best: Line) -> bool:
     return line.cells[0].cell.num_steps == best.cells[0].cell.num_steps
 
 
 def _draw(axes: Axes, part: Slice, best: Line | None, others: list[Line]) -> None:
+    ends, shown = plot_lines(axes, part, best, others)
+    log2_axis(axes, [row.cell.batch_size for row in shown], "batch size (requests decoded together)")
+    log_axis(axes, "useful tokens per second, whole batch")
+    end_labels(axes, ends)
+    for crossing in best.crossings if best else []:
+        mark(axes, crossing)
+
+
+def plot_lines(
+    axes: Axes, part: Slice, best: Line | None, others: list[Line], *, has_small_markers: bool = True
+) -> tuple[list[tuple[float, float, str, str]], list[CellRow]]:
+    """Draw all lines of the slice; return what their end labels need, and the cells that were drawn.
+
+    has_small_markers: whether the other lines have theirs, each of which is an element of the page.
+    """
     ends = []
     shown: list[CellRow] = []
     for line in [*others, *([best] if best else [])]:
         rows = measured(line.cells)
         if rows:
-            ends.append(_plot(axes, part, rows, is_main=line is best))
+            is_main = line is best
+            ends.append(_plot(axes, part, rows, is_main=is_main, has_markers=is_main or has_small_markers))
             shown += rows
     autoregressive = measured(part.autoregressive)
     if autoregressive:
         ends.append(_plot(axes, part, autoregressive, is_main=True))
         shown += autoregressive
-    log2_axis(axes, [row.cell.batch_size for row in shown], "batch size (requests decoded together)")
-    log_axis(axes, "useful tokens per second, whole batch")
-    end_labels(axes, ends)
-    for crossing in best.crossings if best else []:
-        _mark(axes, crossing)
+    return ends, shown
 
 
-def _plot(axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool) -> tuple[float, float, str, str]:
+def _plot(
+    axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool, has_markers: bool = True
+) -> tuple[float, float, str, str]:
     """Draw one line with its band, and return what its end label needs."""
     batches = [row.cell.batch_size for row in rows]
     summaries = [row.metrics["useful_tok_s"] for row in rows]
@@ -75,6 +95,7 @@ def _plot(axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool) -> tup
         colour, line_style, marker = svg.DIFFUSION, "-", "o"
         steps = f"{'' if first.stopping == 'fixed' else '<='}{first.num_steps} steps"
         label = f"block {part.block_label(first.block_length)}" + (f", {steps}" if is_main else "")
+    marker = marker if has_markers or len(rows) == 1 else ""
     width, size, alpha = (2.2, 6.0, 1.0) if is_main else (1.1, 3.5, 0.55)
     axes.plot(batches, values, line_style, color=colour, marker=marker, linewidth=width, markersize=size, alpha=alpha)
     if is_main:
@@ -82,12 +103,13 @@ def _plot(axes: Axes, part: Slice, rows: list[CellRow], *, is_main: bool) -> tup
     return batches[-1], values[-1], label, svg.INK if is_main else svg.MUTED
 
 
-def _mark(axes: Axes, crossing: Crossing) -> None:
+def mark(axes: Axes, crossing: Crossing) -> None:
     """A dotted line at a crossing; its label stands at the foot, where no line of a throughput figure runs."""
     axes.axvline(crossing.batch_size, color=svg.INK, linestyle=":", linewidth=1.2)
     text = f"equal at {batch(crossing.batch_size)}" + ("\n(interpolated)" if crossing.interpolated else "")
     position = axes.transData.transform((crossing.batch_size, 1))[0]
-    is_left = axes.transAxes.inverted().transform((position, 0))[0] < 0.8
+    width_in = axes.get_position().width * svg.WIDTH_IN
+    is_left = axes.transAxes.inverted().transform((position, 0))[0] < 1 - _MARK_IN / width_in
     axes.annotate(
         text,
         (crossing.batch_size, 0.02),
@@ -122,10 +144,10 @@ def _answer(part: Slice, best: Line | None) -> str:
     memory += f", so batch {listed(pruned)} was not tried" if pruned else ""
     if len(speedups) == 1:
         return f"{with_setting}, {at_ends[0]}; no other batch was compared{memory}."
-    return f"{with_setting}, {_crossings(best)}: {'; '.join(at_ends)}{memory}."
+    return f"{with_setting}, {crossings_of(best)}: {'; '.join(at_ends)}{memory}."
 
 
-def _crossings(line: Line) -> str:
+def crossings_of(line: Line) -> str:
     crossings, speedups = line.crossings, line.speedups
     if not crossings:
         side = "faster" if speedups[0][1].value > 1 else "slower"
@@ -153,11 +175,7 @@ def _next_step(part: Slice, best: Line | None) -> str:
         return f"finish the run, which lacks {counted(absent, 'cell')} of this picture; the same command goes on."
     if best is None or not best.speedups:
         return "measure both decoders in one run; the plan adds each cell's autoregressive twin by itself."
-    between = [
-        round((low * high) ** 0.5)
-        for low, high in (c.between for c in best.crossings if c.interpolated)
-        if high > low + 1
-    ]
+    between = between_crossings(best)
     sizes = [size for size, _ in best.speedups]
     if between:
         return f"measure inside the gap to pin the crossover: add {listed(between)} to axes.batch_size."
@@ -166,6 +184,12 @@ def _next_step(part: Slice, best: Line | None) -> str:
     if best.speedups[-1][1].value > 1:
         return f"extend the sweep until the lead ends: add {2 * sizes[-1]} to axes.batch_size."
     return "see below whether fewer steps or another block length turns it, and how far each side is from its floor."
+
+
+def between_crossings(line: Line) -> list[int]:
+    """Batch sizes that would pin the line's crossings."""
+    gaps = (crossing.between for crossing in line.crossings if crossing.interpolated)
+    return [round((low * high) ** 0.5) for low, high in gaps if high > low + 1]
 
 
 def _rows_filter(best: Line | None) -> str:
