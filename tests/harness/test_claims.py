@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from launched import RELEASED, released
 from synthetic import Scenario, write_run
+from whole import build_page
 
 from engine.cost import Widths, parameters, pass_cost
 from harness import cli
@@ -19,7 +20,6 @@ from harness.analysis.metrics import METRICS
 from harness.analysis.run_data import load_run
 from harness.records.types import Cell
 from harness.report import claims
-from harness.report.frame import build_page
 from harness.spec.config import ConfigError
 from harness.spec.published import Claim, Published, load_published
 

@@ -11,6 +11,7 @@ import pytest
 from launched import RELEASED, released
 from synthetic import Scenario, write_run
 from test_published import JUDGED, pass_s, table_of
+from whole import build_page
 
 from engine.cost import Widths, kv_bytes, weight_bytes
 from harness.analysis.analyse import Analysis, analyse
@@ -18,7 +19,6 @@ from harness.analysis.prediction import BATCHES, DevicePrediction, Efficiency, P
 from harness.analysis.run_data import load_run
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell
 from harness.report.figures.prediction import short_name
-from harness.report.frame import build_page
 from harness.report.wording import batch, percent, ratio, tok_s
 from harness.spec.data import devices
 

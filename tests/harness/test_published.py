@@ -14,6 +14,7 @@ import pytest
 import setuptools
 import yaml
 from synthetic import write_run
+from whole import build_page
 
 from engine.config import PRESETS
 from engine.cost import Widths, pass_cost
@@ -22,7 +23,6 @@ from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.published import Judged, judge
 from harness.analysis.run_data import load_run
 from harness.report.figures import published as figure
-from harness.report.frame import build_page
 from harness.report.wording import percent, tok_s
 from harness.spec import published
 from harness.spec.config import ConfigError

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import statistics
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from several_runs import analysed, group, on, section, texts_of, tok_s, written
 from synthetic import usual_pass_s, write_run
+from whole import whole
 
 from harness.records.types import Cell
 from harness.report import devices
@@ -43,18 +42,6 @@ def speedup(run_dir: Path, block_length: int, batch_size: int) -> float:
     }
     indices = {index for _, _, index in rates}
     return statistics.median(rates[block_length, batch_size, i] / rates[None, batch_size, i] for i in indices)
-
-
-def opened(page: str) -> str:
-    """The page with what it has put off in its place."""
-    packed = re.search(r'<script type="text/plain" id="later">(.*?)</script>', page)
-    texts = json.loads(zlib.decompress(base64.b64decode(packed[1]))) if packed else []
-    return re.sub(
-        r'(<details data-later="(\d+)"><summary>.*?</summary>)',
-        lambda one: one[1] + texts[int(one[2])],
-        page,
-        flags=re.S,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -147,13 +134,13 @@ def test_one_run_has_no_table_of_devices(three: list[Path]) -> None:
 def test_a_page_of_three_devices_is_the_same_bytes_twice_and_its_ids_are_unique(three: list[Path]) -> None:
     page = build_page(analysed(three))
     assert build_page(analysed(three)) == page
-    ids = re.findall(r'<[^>]* id="([^"]+)"', opened(page))
+    ids = re.findall(r'<[^>]* id="([^"]+)"', whole(page))
     assert len(ids) == len(set(ids))
     assert len(re.findall(r"<[a-zA-Z]", page.split('<script type="application/json"')[0])) < 3000
 
 
 def test_every_device_keeps_figures_of_its_own_folded(three: list[Path]) -> None:
-    shown = section(opened(build_page(analysed(three))), "speedup")
+    shown = section(whole(build_page(analysed(three))), "speedup")
     assert shown.count("<svg") == 1 + 3
 
 

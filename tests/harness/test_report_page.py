@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from hostile import HOSTILE, hostile_scenario
 from synthetic import Scenario, write_run
+from whole import build_page
 
 from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.run_data import load_run
@@ -26,7 +27,6 @@ from harness.records.types import Cell
 from harness.report import headlines, outcomes, tables
 from harness.report.figures.base import NotDrawn
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
-from harness.report.frame import build_page
 from harness.report.slices import Slice, slices_of
 from harness.report.svg import spread
 from harness.report.wording import interval, is_clear, lead, plain, ratio, tok_s

@@ -16,7 +16,6 @@ from typing import Any
 from harness.measuring import cell, environment, worker
 from harness.measuring.launch import inline
 from harness.measuring.telemetry import nvml
-from harness.spec import config
 
 TINY = ("backend=fake", "device=h100", "axes.batch_size=[1]", "axes.block_length=[16]", "axes.num_steps=[2]")
 TIMES = ("protocol.warmup_rounds=1", "protocol.rounds=3", "protocol.counters=false")
@@ -24,7 +23,7 @@ _CHANGE_AFTER = 3  # rounds, thrown away or not
 
 
 def allow_short_windows() -> None:
-    config.LEAST_ENERGY_WINDOW_S = 0.1
+    check.LEAST_ENERGY_WINDOW_S = 0.1
     cell.REPEATS_S = 0.1
 
 
