@@ -44,6 +44,7 @@ class CellRow:
     parts: StepParts | None = None  # of a step, where the backend took their times
     experts: ExpertsRead | None = None  # of a pass, where the backend counted them
     paces: tuple[Pace, ...] = ()  # of its launches that ended well
+    resolved: frozenset[str] = frozenset()  # kernels and dtypes that really ran, as "name: value"
 
     @property
     def is_autoregressive(self) -> bool:
@@ -118,6 +119,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         parts=step_parts(finished),
         experts=experts_read(finished),
         paces=paces_of(finished),
+        resolved=_resolved(records),
     )
 
 
@@ -130,6 +132,12 @@ def _floor_basis(planned: CellPlan, run: Run) -> tuple[str | None, str | None]:
             continue
         return floors.roof, floors.experts
     return None, None
+
+
+def _resolved(records: list[Record | None]) -> frozenset[str]:
+    """By the first round of each launch, whatever became of it."""
+    first = [round for record in records if record is not None for round in record.rounds[:1]]
+    return frozenset(f"{name}: {value}" for round in first for name, value in round.resolved.items())
 
 
 def _status(records: list[Record | None]) -> tuple[str, str | None]:
