@@ -7,12 +7,12 @@ from typing import Any
 
 from harness.analysis.experts import ExpertsRead, experts_read
 from harness.analysis.floors import floors_of
-from harness.analysis.metrics import METRICS, Missing
+from harness.analysis.metrics import Missing
 from harness.analysis.parts import StepParts, step_parts
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.stability import Pace, paces_of
 from harness.analysis.summary import Summary
-from harness.analysis.values import summary_of
+from harness.analysis.values import summaries_of
 from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
 
 MISSING = "missing"  # planned, and no record
@@ -94,13 +94,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
     launches = range(int(run.plan["protocol"]["launches"]))
     records = [run.final.get((planned.cell_id, launch)) for launch in launches]
     status, reason = _status(records)
-    metrics, missing = {}, {}
-    for metric in METRICS.values():
-        summary, why = summary_of(metric, planned, run)
-        if summary is None:
-            missing[metric.name] = why
-        else:
-            metrics[metric.name] = summary
+    metrics, missing = summaries_of(planned, run)
     roof, experts = _floor_basis(planned, run)
     finished = run.ok_records(planned.cell_id)
     return CellRow(
