@@ -27,7 +27,9 @@ def summaries_of(planned: CellPlan, run: Run) -> tuple[dict[str, Summary], dict[
     launches = [(record.launch, _by_scope(planned, record, run)) for record in run.ok_records(planned.cell_id)]
     metrics, missing = {}, {}
     for metric in METRICS.values():
-        by_launch, reasons = _values(metric, planned, [(launch, by_scope[metric.scope]) for launch, by_scope in launches])
+        by_launch, reasons = _values(
+            metric, planned, [(launch, by_scope[metric.scope]) for launch, by_scope in launches]
+        )
         if by_launch:
             summarised = summarise_share if metric.scope == "share" else summarise
             metrics[metric.name] = summarised(list(by_launch.values()), metric.unit)
