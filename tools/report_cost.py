@@ -88,6 +88,7 @@ def _open(page: Path) -> Iterator[str]:
         visit.page.goto("about:blank")  # the browser's own start is not the page's
         begun = time.perf_counter()
         visit.page.goto(page.resolve().as_uri(), wait_until="load")
+        visit.page.wait_for_selector("#table tbody td", state="attached")
         visit.page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
         yield from _said("open", time.perf_counter() - begun, MOST_OPEN_S, "s")
         yield from _said("nodes at load", visit.page.evaluate("document.querySelectorAll('*').length"), MOST_NODES, "")

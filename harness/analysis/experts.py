@@ -27,7 +27,7 @@ def experts_read(records: Sequence[Record]) -> ExpertsRead | None:
         for kind, layers in zip(kinds, hits, strict=False):
             for layer, count in enumerate(layers if kind == own else ()):
                 by_layer.setdefault(layer, []).append(count)
-    means = [mean(counts) for counts in by_layer.values()]
+    means = [sum(counts) / len(counts) for counts in by_layer.values()]
     return ExpertsRead(mean=mean(means), fewest=min(means), most=max(means)) if means else None
 
 

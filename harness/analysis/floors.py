@@ -136,7 +136,7 @@ def experts_hit_of(record: Record) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for kind, layers in zip(record.counters.get("kinds", ()), record.counters.get("expert_hits", ()), strict=False):
         if layers:
-            found.setdefault(kind, []).append(mean(layers))
+            found.setdefault(kind, []).append(sum(layers) / len(layers))
     return {kind: mean(hits) for kind, hits in found.items()}
 
 

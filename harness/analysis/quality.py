@@ -159,7 +159,7 @@ def _exact_match(run: Run, planned: list[CellPlan]) -> tuple[Summary, frozenset[
     """Over the rows of all prompt sets alike."""
     by_launch: dict[int, list[Any]] = {}
     for one in planned:
-        for launch, rounds in values_of(METRICS["exact_match"], one, run)[0].items():
+        for launch, rounds in values_of(METRICS["exact_match"], one, run).items():
             by_launch.setdefault(launch, []).extend(rounds)
     prompts = frozenset(row.prompt for rounds in by_launch.values() for rows in rounds for row in rows)
     return summarise_share(list(by_launch.values()), METRICS["exact_match"].unit), prompts
@@ -167,7 +167,7 @@ def _exact_match(run: Run, planned: list[CellPlan]) -> tuple[Summary, frozenset[
 
 def _over_prompt_sets(run: Run, name: str, planned: list[CellPlan]) -> Summary | None:
     """The metric's mean over prompt sets, round by round; None unless all of them have it."""
-    by_set = [values_of(METRICS[name], one, run)[0] for one in planned]
+    by_set = [values_of(METRICS[name], one, run) for one in planned]
     launches = set(by_set[0]).intersection(*by_set)
     by_launch = [
         [mean(values) for values in zip(*(one[launch] for one in by_set), strict=False)] for launch in sorted(launches)
@@ -182,7 +182,7 @@ def _speedup(run: Run, planned: list[CellPlan]) -> Summary | None:
     for one in planned:
         for record in run.ok_records(one.cell_id):
             try:
-                for pair in inputs_of(metric, one, record, run):
+                for pair in inputs_of(metric.scope, one, record, run):
                     pairs.setdefault(record.launch, {}).setdefault(pair[0].index, []).append(pair)
             except Missing:
                 continue

@@ -7,12 +7,12 @@ from typing import Any
 
 from harness.analysis.experts import ExpertsRead, experts_read
 from harness.analysis.floors import floors_of
-from harness.analysis.metrics import METRICS, Missing
+from harness.analysis.metrics import Missing
 from harness.analysis.parts import StepParts, step_parts
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.stability import Pace, paces_of
 from harness.analysis.summary import Summary
-from harness.analysis.values import summary_of
+from harness.analysis.values import summaries_of
 from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
 
 MISSING = "missing"  # planned, and no record
@@ -44,6 +44,7 @@ class CellRow:
     parts: StepParts | None = None  # of a step, where the backend took their times
     experts: ExpertsRead | None = None  # of a pass, where the backend counted them
     paces: tuple[Pace, ...] = ()  # of its launches that ended well
+    resolved: frozenset[str] = frozenset()  # kernels and dtypes that really ran, as "name: value"
 
     @property
     def is_autoregressive(self) -> bool:
@@ -93,13 +94,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
     launches = range(int(run.plan["protocol"]["launches"]))
     records = [run.final.get((planned.cell_id, launch)) for launch in launches]
     status, reason = _status(records)
-    metrics, missing = {}, {}
-    for metric in METRICS.values():
-        summary, why = summary_of(metric, planned, run)
-        if summary is None:
-            missing[metric.name] = why
-        else:
-            metrics[metric.name] = summary
+    metrics, missing = summaries_of(planned, run)
     roof, experts = _floor_basis(planned, run)
     finished = run.ok_records(planned.cell_id)
     return CellRow(
@@ -118,6 +113,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         parts=step_parts(finished),
         experts=experts_read(finished),
         paces=paces_of(finished),
+        resolved=_resolved(records),
     )
 
 
@@ -130,6 +126,12 @@ def _floor_basis(planned: CellPlan, run: Run) -> tuple[str | None, str | None]:
             continue
         return floors.roof, floors.experts
     return None, None
+
+
+def _resolved(records: list[Record | None]) -> frozenset[str]:
+    """By the first round of each launch, whatever became of it."""
+    first = [round for record in records if record is not None for round in record.rounds[:1]]
+    return frozenset(f"{name}: {value}" for round in first for name, value in round.resolved.items())
 
 
 def _status(records: list[Record | None]) -> tuple[str, str | None]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, get_args
 
 from harness.analysis.floors import floors_of, measured_floors_of
-from harness.analysis.metrics import Metric, Missing
+from harness.analysis.metrics import METRICS, Metric, Missing
+from harness.analysis.metrics.registry import Scope
 from harness.analysis.run_data import CellPlan, Run, options_key, steps_key
 from harness.analysis.summary import Share, Summary, summarise, summarise_share
 from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
@@ -18,30 +19,60 @@ TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
 PEER_KEYS = ("backend", "options")
 
 
-def summary_of(metric: Metric, planned: CellPlan, run: Run) -> tuple[Summary | None, str]:
-    """The metric over a cell's finished rounds, or None and why there is none."""
-    by_launch, reasons = values_of(metric, planned, run)
-    if not by_launch:
-        return None, reasons[0] if reasons else "no finished round"
-    summarised = summarise_share if metric.scope == "share" else summarise
-    return summarised(list(by_launch.values()), metric.unit), ""
+Inputs = list[tuple[Any, ...]] | Missing  # of each call of a metric's function in a record, or why there is none
 
 
-def values_of(metric: Metric, planned: CellPlan, run: Run) -> tuple[dict[int, list[Any]], list[str]]:
-    """Launch -> what each of its rounds gave, a number or its rows' shares; and why other rounds gave nothing."""
+def summaries_of(planned: CellPlan, run: Run) -> tuple[dict[str, Summary], dict[str, str]]:
+    """Every metric over a cell's finished rounds, and why others are missing. It takes each record's rounds once."""
+    launches = [(record.launch, _by_scope(planned, record, run)) for record in run.ok_records(planned.cell_id)]
+    metrics, missing = {}, {}
+    for metric in METRICS.values():
+        by_launch, reasons = _values(
+            metric, planned, [(launch, by_scope[metric.scope]) for launch, by_scope in launches]
+        )
+        if by_launch:
+            summarised = summarise_share if metric.scope == "share" else summarise
+            metrics[metric.name] = summarised(list(by_launch.values()), metric.unit)
+        else:
+            missing[metric.name] = reasons[0] if reasons else "no finished round"
+    return metrics, missing
+
+
+def values_of(metric: Metric, planned: CellPlan, run: Run) -> dict[int, list[Any]]:
+    """Launch -> what each of its rounds gave, a number or its rows' shares."""
+    records = run.ok_records(planned.cell_id)
+    return _values(metric, planned, [(one.launch, _inputs(metric.scope, planned, one, run)) for one in records])[0]
+
+
+def _by_scope(planned: CellPlan, record: Record, run: Run) -> dict[Scope, Inputs]:
+    taken = replace(record, rounds=tuple(record.rounds), counters=dict(record.counters))
+    return {scope: _inputs(scope, planned, taken, run) for scope in get_args(Scope)}
+
+
+def _inputs(scope: Scope, planned: CellPlan, record: Record, run: Run) -> Inputs:
+    try:
+        return list(inputs_of(scope, planned, record, run))
+    except Missing as why:
+        return why
+
+
+def _values(
+    metric: Metric, planned: CellPlan, launches: list[tuple[int, Inputs]]
+) -> tuple[dict[int, list[Any]], list[str]]:
+    """Launch -> what each of its rounds gave; and why other rounds gave nothing."""
     by_launch: dict[int, list[Any]] = {}
     reasons = []
-    for record in run.ok_records(planned.cell_id):
-        try:
-            for inputs in inputs_of(metric, planned, record, run):
-                try:
-                    value = _shares(metric, *inputs) if metric.scope == "share" else metric.compute(*inputs)
-                except Missing as why:
-                    reasons.append(str(why))
-                else:
-                    by_launch.setdefault(record.launch, []).append(value)
-        except Missing as why:
-            reasons.append(str(why))
+    for launch, inputs in launches:
+        if isinstance(inputs, Missing):
+            reasons.append(str(inputs))
+            continue
+        for one in inputs:
+            try:
+                value = _shares(metric, *one) if metric.scope == "share" else metric.compute(*one)
+            except Missing as why:
+                reasons.append(str(why))
+            else:
+                by_launch.setdefault(launch, []).append(value)
     return by_launch, reasons
 
 
@@ -58,27 +89,27 @@ def prompt_of(round: Round, row: int, cell: Cell) -> tuple[Any, ...]:
     return (cell.prompt_set, round.prompt_ids[row]) if round.prompt_ids else (cell.prompt_set, round.seed, row)
 
 
-def inputs_of(metric: Metric, planned: CellPlan, record: Record, run: Run) -> Iterator[tuple[Any, ...]]:
-    """What the metric's function gets, once or for each round of the record.
+def inputs_of(scope: Scope, planned: CellPlan, record: Record, run: Run) -> Iterator[tuple[Any, ...]]:
+    """What the function of a metric of that scope gets, once or for each round of the record.
 
     Raises:
         Missing: what it is compared with is not there.
     """
-    if metric.scope == "record":
+    if scope == "record":
         yield record, planned
-    elif metric.scope in ("floor", "measured_floor"):
-        floors = (floors_of if metric.scope == "floor" else measured_floors_of)(record, planned, run)
+    elif scope in ("floor", "measured_floor"):
+        floors = (floors_of if scope == "floor" else measured_floors_of)(record, planned, run)
         for round in record.rounds:
             yield round, floors
-    elif metric.scope == "most_steps":
+    elif scope == "most_steps":
         yield record, most_steps_record(record, planned, run)
-    elif metric.scope == "pair":
+    elif scope == "pair":
         yield from _pairs(record, twin_record(record, planned, run))
-    elif metric.scope == "peer":
+    elif scope == "peer":
         yield from _pairs(record, peer_record(record, planned, run))
-    elif metric.scope == "options":
+    elif scope == "options":
         yield from _pairs(record, default_record(record, planned, run))
-    elif metric.scope == "floor_pair":
+    elif scope == "floor_pair":
         twin = twin_record(record, planned, run)
         own, others = floors_of(record, planned, run), floors_of(twin, run.planned[twin.cell_id], run)
         for round, other in _pairs(record, twin):

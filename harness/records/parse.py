@@ -44,6 +44,11 @@ def round_from_json(data: Any) -> Round:
     return round
 
 
+def known_round(data: dict[str, Any]) -> Round:
+    """The round of a line that round_from_json has taken before: unchecked, because checking takes most of the time."""
+    return Round(**_tuples(data, *_ROUND_LISTS))
+
+
 def _interned(data: Any) -> Any:
     """The object with one copy of each text in it: thousands of cells and records say the same."""
     if not isinstance(data, dict):
@@ -54,12 +59,16 @@ def _interned(data: Any) -> Any:
 def _tuples(data: Any, *names: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("record: expected a JSON object")
-    lists = {n: data[n] for n in names if isinstance(data.get(n), list)}
-    return {**data, **{n: tuple(map(tuple, vs)) if _is_nested(vs) else tuple(vs) for n, vs in lists.items()}}
+    plain = dict(data)
+    for name in names:
+        values = data.get(name)
+        if isinstance(values, list):
+            plain[name] = tuple(map(tuple, values)) if _is_nested(values) else tuple(values)
+    return plain
 
 
 def _is_nested(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(value, list) for value in values)
+    return set(map(type, values)) == {list}
 
 
 def _build(kind: type, data: Any) -> Any:

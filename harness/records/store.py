@@ -15,8 +15,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from harness.records.parse import record_from_json
-from harness.records.stored import StoredCounters, StoredRounds
+from harness.records.parse import known_round, record_from_json
+from harness.records.stored import Parts, StoredCounters, StoredRounds
 from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, canonical_json, to_json
 
 
@@ -156,7 +156,7 @@ def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell
     for path in sorted(run_dir.glob("records-*.jsonl")):
         try:
             with path.open("rb") as lines:
-                again = lru_cache(maxsize=64)(partial(_record_at, path))  # who looks at a cell does so many times
+                again = lru_cache(maxsize=64)(partial(_parts_at, path))  # who looks at a cell does so many times
                 offset = 0
                 for number, line in enumerate(lines, 1):
                     if line.strip():
@@ -168,12 +168,14 @@ def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell
     return found
 
 
-def _record_at(path: Path, offset: int) -> Record:
+def _parts_at(path: Path, offset: int) -> Parts:
+    """Rounds and counters of a line that was read and checked before."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return record_from_json(_upgraded(file.readline(), path.name))
-    except (OSError, ValueError, KeyError) as error:
+            data = _upgraded(file.readline(), path.name)
+            return tuple(map(known_round, data["rounds"])), data["counters"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: changed while it was read: {error}") from None
 
 
@@ -192,7 +194,7 @@ def _upgraded(line: bytes, where: str) -> dict[str, Any]:
 
 
 def _read_line(
-    where: str, line: bytes, found: RunRecords, look: Callable[[], Record] | None, cells: Mapping[str, Cell]
+    where: str, line: bytes, found: RunRecords, look: Callable[[], Parts] | None, cells: Mapping[str, Cell]
 ) -> None:
     """look: reads the line once more; None leaves rounds and counters out."""
     try:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from markupsafe import Markup
 
@@ -19,7 +17,7 @@ from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigure
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.gate import html as gate
 from harness.report.slices import Slice, joined, side_by_side, slices_of
-from harness.report.slim import put_off, with_shared_styles
+from harness.report.slim import deflated, put_off, with_shared_styles
 from harness.report.templates import FOLDER, style, template
 from harness.report.wording import counted
 
@@ -73,7 +71,7 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
         ],
         devices=devices.table(analysis),
         same_cells=same_cell_warnings(analysis.runs),
-        island=_island(table),
+        island=deflated(table),
         num_cells=len(analysis.rows) + len(analysis.skipped),
         shared=tables.shared_conditions(analysis),
         coverage=outcomes.coverage_by_device(analysis),
@@ -152,9 +150,3 @@ def _more(kind: FigureKind, groups: Sequence[Group]) -> str:
     """How many units a section leaves out."""
     count = len(_units(kind, groups)) - _MOST_SLICES
     return counted(count, "more combination") if count > 0 else ""
-
-
-def _island(table: dict[str, Any]) -> Markup:
-    """JSON for a script element. An escaped < can end no element and start no comment."""
-    text = json.dumps(table, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

@@ -3,15 +3,11 @@
 "use strict";
 const PAGE = 25;
 const CALM = { ok: "", pruned: "off", skipped: "off", unsupported: "off" }; // was not tried, or needs no remedy
-const data = JSON.parse(document.getElementById("data").textContent);
-const columns = data.columns;
-columns.forEach((column, i) => {
-  if (!column.texts) return;
-  for (const row of data.rows) if (row[i] !== null) row[i] = column.texts[row[i]];
-});
-const index = new Map(columns.map((column, i) => [column.key, i]));
-const state = { rows: data.rows, sort: -1, up: true, first: 0 };
 const byId = (id) => document.getElementById(id);
+const state = { rows: [], sort: -1, up: true, first: 0 };
+let data = { rows: [] }; // until it is unpacked
+let columns = [];
+let index = new Map();
 
 // Counts as they are; what was measured with three digits, and whole from 100 on.
 function number(value, isCount) {
@@ -119,19 +115,31 @@ function copy(text, button) {
   else byHand();
 }
 
-let unpacked; // a promise of what the folded parts hold
-async function unpack() {
-  const bytes = Uint8Array.from(atob(byId("later").textContent), (letter) => letter.charCodeAt(0));
+async function unpack(id) {
+  const bytes = Uint8Array.from(atob(byId(id).textContent), (letter) => letter.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return JSON.parse(await new Response(stream).text());
 }
 
+let unpacked; // a promise of what the folded parts hold
 async function unfold(details) {
   if (!details.open || details.dataset.later === undefined) return;
   const number = details.dataset.later;
   delete details.dataset.later;
-  unpacked ??= unpack();
+  unpacked ??= unpack("later");
   details.insertAdjacentHTML("beforeend", (await unpacked)[number]);
+}
+
+async function fill() {
+  data = await unpack("data");
+  columns = data.columns;
+  columns.forEach((column, i) => {
+    if (!column.texts) return;
+    for (const row of data.rows) if (row[i] !== null) row[i] = column.texts[row[i]];
+  });
+  index = new Map(columns.map((column, i) => [column.key, i]));
+  head();
+  select();
 }
 
 byId("controls").addEventListener("submit", (event) => event.preventDefault());
@@ -148,5 +156,4 @@ for (const details of document.querySelectorAll("[data-later]")) {
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", () => copy(byId(button.dataset.copy).textContent, button));
 }
-head();
-show();
+fill();

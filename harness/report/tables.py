@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -231,9 +230,7 @@ def manifest(run_id: str, run: Run, analysis: Analysis) -> list[tuple[str, str]]
         entries.append((key.replace("_", " "), listed(list(dict.fromkeys(getattr(cell, key) for cell in cells)))))
     options = dict.fromkeys(fact for cell in cells for fact in flat("", cell.options))
     entries.append(("options", ", ".join(f"{name} {value}" for name, value in options) or "none"))
-    kernels = Counter(
-        f"{name}: {value}" for r in run.final.values() for one in r.rounds[:1] for name, value in one.resolved.items()
-    )
+    kernels = {one for row in own for one in row.resolved}
     entries.append(("what really ran", "; ".join(sorted(kernels)) or "no finished round"))
     for key in ("floor_roof", "floor_experts"):
         bases = dict.fromkeys(value for row in own if (value := getattr(row, key)))

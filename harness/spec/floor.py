@@ -245,19 +245,16 @@ def _with_steps(one_step: dict[str, Phase], num_steps: float) -> dict[str, Phase
     return {**one_step, "denoise": one_step["denoise"].times(num_steps)}
 
 
-def compute_dtypes(cell: Cell) -> list[str]:
-    """The dtype that sets the rate of each of cost.OPERATIONS."""
-    return [_compute_dtype(cell, operation) for operation in cost.OPERATIONS]
+def compute_dtypes(cell: Cell) -> tuple[str, ...]:
+    """The dtype that sets the rate of each of cost.OPERATIONS: the wider of its two inputs'."""
+    return _compute_dtypes(cell.weight_dtype, cell.activation_dtype, cell.kv_dtype, cell.head_dtype)
 
 
-def _compute_dtype(cell: Cell, operation: str) -> str:
-    """The dtype that sets an operation's arithmetic rate: the wider of its two inputs'."""
-    other = cell.weight_dtype
-    if operation in ("lm_head", "soft_embedding", "sampler"):
-        other = cell.head_dtype
-    elif operation == "attention_core":
-        other = cell.kv_dtype
-    return max((other, cell.activation_dtype), key=lambda dtype: DTYPE_BYTES[dtype])
+@lru_cache(maxsize=256)  # thousands of cells have the same few dtypes
+def _compute_dtypes(weight: str, activation: str, kv: str, head: str) -> tuple[str, ...]:
+    others = {"attention_core": kv, "lm_head": head, "soft_embedding": head, "sampler": head}
+    inputs = [(others.get(operation, weight), activation) for operation in cost.OPERATIONS]
+    return tuple(max(both, key=lambda dtype: DTYPE_BYTES[dtype]) for both in inputs)
 
 
 def _rate(device: DeviceConfig, dtype: str) -> float | None:

@@ -16,6 +16,7 @@ from typing import Any
 from harness.measuring import cell, environment, worker
 from harness.measuring.launch import inline
 from harness.measuring.telemetry import nvml
+from harness.spec import check
 
 TINY = ("backend=fake", "device=h100", "axes.batch_size=[1]", "axes.block_length=[16]", "axes.num_steps=[2]")
 TIMES = ("protocol.warmup_rounds=1", "protocol.rounds=3", "protocol.counters=false")

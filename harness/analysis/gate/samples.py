@@ -201,7 +201,7 @@ def by_round(metric: Metric, cell_id: str, sample: Sample | None) -> dict[Key, f
     first = record.rounds[0]
     values: dict[Key, float] = {}
     try:
-        for inputs in inputs_of(metric, run.planned[cell_id], record, run):
+        for inputs in inputs_of(metric.scope, run.planned[cell_id], record, run):
             of = inputs[0] if isinstance(inputs[0], Round) else first
             try:
                 values[of.index, of.seed] = _value(metric, inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import mean
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ def steps_per_canvas(round: Round, planned: CellPlan) -> float:
     """Mean algorithmic steps over rows and canvases; a canvas after a row's end, where it takes none, is left out."""
     if planned.cell.decoding == AUTOREGRESSIVE:
         raise Missing("autoregressive decoding has no canvas")
-    return mean(steps for row in _steps(round) for steps in row if steps)
+    return _mean([steps for row in _steps(round) for steps in row if steps])
 
 
 @metric(unit="share", better="lower", kind="counter", scope="share")
@@ -54,7 +55,7 @@ def tpf_total(round: Round, planned: CellPlan) -> float:
 @metric(unit="tokens", better="higher", kind="counter")
 def useful_tokens_per_row(round: Round, planned: CellPlan) -> float:
     """Mean over rows of useful tokens: the length of an answer."""
-    return mean(round.useful_tokens)
+    return _mean(round.useful_tokens)
 
 
 @metric(unit="share", better="lower", kind="counter")
@@ -110,7 +111,12 @@ def distinct_experts(record: Record, planned: CellPlan) -> float:
     hits: list[int] = [count for layers in record.counters.get("expert_hits", ()) for count in layers]
     if not hits:
         raise Missing("experts were not counted")
-    return mean(hits)
+    return _mean(hits)
+
+
+def _mean(counts: Sequence[int]) -> float:
+    """What statistics.mean gives of whole numbers, a hundred times as fast; raises ZeroDivisionError of none."""
+    return sum(counts) / len(counts)
 
 
 @metric(unit="passes", better="lower", kind="counter")
