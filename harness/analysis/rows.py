@@ -10,6 +10,7 @@ from harness.analysis.floors import floors_of
 from harness.analysis.metrics import Missing
 from harness.analysis.parts import StepParts, step_parts
 from harness.analysis.run_data import CellPlan, Run
+from harness.analysis.settling import settled_rows
 from harness.analysis.stability import Pace, paces_of
 from harness.analysis.summary import Summary
 from harness.analysis.values import summaries_of
@@ -44,6 +45,7 @@ class CellRow:
     parts: StepParts | None = None  # of a step, where the backend took their times
     experts: ExpertsRead | None = None  # of a pass, where the backend counted them
     paces: tuple[Pace, ...] = ()  # of its launches that ended well
+    is_settled: bool = False  # whether a backend counted when positions settle
     resolved: frozenset[str] = frozenset()  # kernels and dtypes that really ran, as "name: value"
 
     @property
@@ -113,6 +115,7 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
         parts=step_parts(finished),
         experts=experts_read(finished),
         paces=paces_of(finished),
+        is_settled=any(map(settled_rows, finished)),
         resolved=_resolved(records),
     )
 

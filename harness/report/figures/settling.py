@@ -43,7 +43,7 @@ def _chosen(part: Slice) -> list[CellRow]:
     Raises:
         NotDrawn: there is none.
     """
-    known = [row for row in measured(part.diffusion) if any(map(settled_rows, part.run.ok_records(row.cell_id)))]
+    known = [row for row in measured(part.diffusion) if row.is_settled]
     if not known:
         raise NotDrawn("the backend did not count when positions settle")
     known = [row for row in known if (row.cell.num_steps or 0) > 1]
