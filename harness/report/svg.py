@@ -143,7 +143,8 @@ def _png(drawing: Figure) -> bytes:
     """It is drawn for the last time here: its artists keep the colours that they are given."""
     colours = {to_rgb(marker): to_rgb(light) for marker, light in _light().items()}
     for artist, part in product(
-        drawing.findobj(), ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+        drawing.findobj(),
+        ("color", "facecolor", "edgecolor", "hatchcolor", "markerfacecolor", "markeredgecolor"),
     ):
         get, change = (getattr(artist, f"{verb}_{part}", None) for verb in ("get", "set"))
         if get is None or change is None:
