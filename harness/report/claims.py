@@ -84,7 +84,7 @@ def measured(one: Judgement) -> str:
     """What the rows say, in a sentence or two."""
     if one.verdict == NOT_TESTED:
         span = f"Measured: {_span(one)}. " if one.num_tested else ""
-        return f"{span}Not tested, because {one.why}."
+        return f"{span}Not tested: {one.why}."
     told = [f"Measured: {_span(one)}, {_about(one)}."]
     if one.verdict == ONLY_IF:
         told.append(only_if(one))

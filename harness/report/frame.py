@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harness.analysis.analyse import Analysis
 from harness.analysis.apart import same_cell_warnings
 from harness.analysis.verdict import Verdict
-from harness.report import claims, devices, headlines, outcomes, tables
+from harness.report import claims, devices, headlines, outcomes, qualifiers, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.gate import html as gate
@@ -58,7 +58,7 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         gate=None if verdict is None else gate.section(verdict),
-        qualifiers=headlines.qualifiers(analysis),
+        qualifiers=qualifiers.qualifiers(analysis),
         headlines=[
             (headline, headlines.verdict(headline), headlines.tiles(headline, analysis))
             for headline in analysis.headlines
