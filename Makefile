@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m harness run suite=smoke fresh=true
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python tools/harness_cost.py

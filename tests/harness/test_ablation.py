@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from synthetic import Scenario, write_run
+from whole import with_data
 
 from harness.analysis.analyse import analyse
 from harness.analysis.run_data import load_run
@@ -35,7 +36,7 @@ def test_options_named_twice_or_no_dictionary_are_refused() -> None:
 def test_the_slowdown_is_the_ratio_to_the_cell_without_its_options_and_the_page_shows_it(tmp_path: Path) -> None:
     axes = {"batch_size": [1], "block_length": [128], "num_steps": [8], "options": [{}, {"sampler": "plain"}]}
     analysis = analyse([load_run(write_run(tmp_path, Scenario(axes=axes)))])
-    assert "slowdown_vs_default" in build_page(analysis)
+    assert "slowdown_vs_default" in with_data(build_page(analysis))
     rows = {(row.is_autoregressive, "sampler" in row.cell.options): row for row in analysis.rows}
     for is_autoregressive in (True, False):
         default, plain = (rows[is_autoregressive, has_option] for has_option in (False, True))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from test_cli import harness
+from whole import with_data
 
 from engine.sampling import SAMPLERS
 from harness.analysis.analyse import Analysis, analyse
@@ -136,13 +137,13 @@ def test_a_metric_is_on_every_row_and_can_be_a_column_of_the_page(
     assert all(toy_metric in row.metrics for row in analysis.rows)
     assert analysis.to_json()["metrics"][toy_metric]["formula"].startswith("useful_tok_s / rows")
     monkeypatch.setitem(tables._METRICS, toy_metric, ("tok/s of a row", "", 1))
-    assert "tok/s of a row" in frame.build_page(analysis)
+    assert "tok/s of a row" in with_data(frame.build_page(analysis))
 
 
 def test_a_figure_is_on_the_page(outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figure = runpy.run_path(str(outside / "toy_figure.py"))
     monkeypatch.setattr(frame, "FIGURES", (*frame.FIGURES, figure["TOY"]))
-    page = frame.build_page(measured(tmp_path / "run", outside, toy(monkeypatch)))
+    page = with_data(frame.build_page(measured(tmp_path / "run", outside, toy(monkeypatch))))
     assert figure["QUESTION"] in page
     assert "s at most." in page
 
@@ -159,7 +160,7 @@ def test_a_published_figure_and_a_claim_are_judged(
     assert (claim.claim.id, claim.verdict) == ("toy", "reproduced")  # 2 and 4 steps for 16 tokens of a pass each
     assert figure.figure.id == "toy-h100"
     assert 0.4 < (figure.share or 0) < 0.6
-    assert claim.claim.claim in frame.build_page(analysis)
+    assert claim.claim.claim in with_data(frame.build_page(analysis))
 
 
 def test_a_sampler_decodes(outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

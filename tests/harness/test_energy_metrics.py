@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from synthetic import Scenario, plan_of, record_of, write_run
+from whole import with_data
 
 from harness.analysis.analyse import analyse
 from harness.analysis.metrics import METRICS, Missing
@@ -134,7 +135,7 @@ def test_the_page_shows_energy_and_cost_and_the_prices_source_and_date(tmp_path:
     for row in analysis.rows:
         assert row.value("energy_per_useful_token_j") == 12.5
         assert (row.value("usd_per_million_useful_tokens") or 0) > 0
-    page = frame.build_page(analysis)
+    page = with_data(frame.build_page(analysis))
     assert "energy a useful token, J" in page
     assert "2.5 USD per hour (a price list, March 2026; spot is less)" in page[page.index('id="manifest"') :]
 

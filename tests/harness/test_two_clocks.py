@@ -8,6 +8,7 @@ from statistics import median
 
 import pytest
 from synthetic import Scenario, write_run
+from whole import with_data
 
 from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.run_data import load_run
@@ -55,7 +56,7 @@ def test_on_a_cpu_the_headline_names_both_clocks(tmp_path: Path) -> None:
 
 def test_on_a_cpu_the_page_shows_both_columns_and_says_which_is_which(tmp_path: Path) -> None:
     analysis = analysed(tmp_path, ON_CPU)
-    page = build_page(analysis)
+    page = with_data(build_page(analysis))
     assert "speed-up in CPU time" in page
     assert "Two clocks: speed-ups and tok/s are of wall time" in page
     speedup = next(tile for tile in tiles(analysis.headlines[0], analysis) if tile.name.startswith("speed-up"))

@@ -27,3 +27,10 @@ def whole(page: str) -> str:
 
 def build_page(analysis: Analysis) -> str:
     return whole(frame.build_page(analysis))
+
+
+def with_data(page: str) -> str:
+    """The page, and behind it the data of its table as JSON."""
+    packed = re.search(r'<script[^>]* id="data">([^<]*)</script>', page)
+    assert packed is not None
+    return whole(page) + zlib.decompress(base64.b64decode(packed[1])).decode()
