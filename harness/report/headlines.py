@@ -171,7 +171,7 @@ def _crossover(headline: Headline) -> Tile:
     sizes = [size for size, _ in line.speedups]
     over = f"batches {listed(sizes)}" if len(sizes) > 1 else f"batch {sizes[0]} alone was measured"
     if not line.crossings:
-        return Tile(name=name, value="none in the sweep", unit="", notes=(_throughout(line), over))
+        return Tile(name=name, value="none in the sweep", unit="", notes=(over, _throughout(line)))
     notes = [
         f"interpolated between {c.between[0]} and {c.between[1]}" + ("" if c.is_clear else "; noise could move it")
         for c in line.crossings

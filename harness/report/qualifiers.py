@@ -78,7 +78,11 @@ def _quality_of(headlines: Sequence[Headline]) -> str:
     ]
     if not graded:
         return "fixed steps say nothing of quality"
-    told = [f"{percent(ours.value)} exact match against {percent(theirs.value)}" for ours, theirs in graded]
+    told = [
+        f"{percent(ours.value)} exact match over {counted(ours.n_prompts or 0, 'prompt')} against "
+        f"{percent(theirs.value)}"
+        for ours, theirs in graded
+    ]
     return f"it has {listed(told)} of autoregressive decoding"
 
 
