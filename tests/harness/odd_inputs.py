@@ -7,17 +7,12 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pages import slow_diffusion
 from synthetic import ENVIRONMENT, Scenario, usual_pass_s, write_run
 
 from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.run_data import load_run
-from harness.records.types import Cell
 from harness.report.frame import build_page
-
-
-def slow_diffusion(cell: Cell) -> float:
-    """Autoregressive decoding wins everywhere."""
-    return 0.01 * (80 if cell.block_length else 1)
 
 
 def on_device(name: str, speed: float) -> Scenario:
