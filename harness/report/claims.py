@@ -48,6 +48,8 @@ def summary(judgements: Sequence[Judgement]) -> str:
     words = {REPRODUCED: "reproduced", ONLY_IF: "only under conditions", CONTRADICTED: "contradicted"}
     told = [f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict]]
     told += [f"{counts[NOT_TESTED]} not tested here"] if counts[NOT_TESTED] else []
+    if len(judgements) == counts[NOT_TESTED]:
+        return f"None of the launch's {len(judgements)} claims is tested here."
     return f"Of the launch's {len(judgements)} claims: {listed(told)}."
 
 
@@ -84,7 +86,7 @@ def measured(one: Judgement) -> str:
     """What the rows say, in a sentence or two."""
     if one.verdict == NOT_TESTED:
         span = f"Measured: {_span(one)}. " if one.num_tested else ""
-        return f"{span}Not tested, because {one.why}."
+        return f"{span}Not tested: {one.why}."
     told = [f"Measured: {_span(one)}, {_about(one)}."]
     if one.verdict == ONLY_IF:
         told.append(only_if(one))

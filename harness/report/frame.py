@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harness.analysis.analyse import Analysis
 from harness.analysis.apart import same_cell_warnings
 from harness.analysis.verdict import Verdict
-from harness.report import claims, devices, headlines, outcomes, tables
+from harness.report import claims, devices, headlines, outcomes, qualifiers, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.gate import html as gate
@@ -38,6 +38,9 @@ class Drawn:
     rows_filter: str | None
 
 
+Section = tuple[FigureKind | PageFigureKind, list[Drawn], str]  # the last: what it leaves out
+
+
 def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
     """The page. Texts from records, plans and the verdict reach it as text, whatever they hold."""
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
@@ -45,7 +48,7 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
     table = tables.cell_table(analysis)
     ended_badly = outcomes.outcomes(analysis)
     keys = {column["key"] for column in table["columns"]}
-    sections: list[tuple[FigureKind | PageFigureKind, list[Drawn], str]] = [
+    sections: list[Section] = [
         *((kind, _draw_all(kind, groups[kind.is_wide], keys), _more(kind, groups[kind.is_wide])) for kind in FIGURES),
         *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES if kind.name != "merge" or not verdict),
     ]
@@ -58,17 +61,13 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         gate=None if verdict is None else gate.section(verdict),
-        qualifiers=headlines.qualifiers(analysis),
+        qualifiers=qualifiers.qualifiers(analysis),
         headlines=[
             (headline, headlines.verdict(headline), headlines.tiles(headline, analysis))
             for headline in analysis.headlines
         ],
         sections=[section for section in sections if any(one.figure for one in section[1])],
-        not_drawn=[
-            (kind, list(dict.fromkeys(one.why_not for one in drawn)))
-            for kind, drawn, _ in sections
-            if not any(one.figure for one in drawn)
-        ],
+        not_drawn=_not_drawn(sections),
         devices=devices.table(analysis),
         same_cells=same_cell_warnings(analysis.runs),
         island=deflated(table),
@@ -144,6 +143,16 @@ def _draw_once(kind: PageFigureKind, analysis: Analysis) -> Drawn:
     except NotDrawn as reason:
         return Drawn(title="", figure=None, why_not=str(reason), is_open=True, rows_filter=None)
     return Drawn(title="", figure=figure, why_not="", is_open=True, rows_filter=figure.rows_filter)
+
+
+def _not_drawn(sections: Sequence[Section]) -> list[tuple[list[str], list[str]]]:
+    """Questions that the page cannot answer, those with the same reasons together, and the reasons."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for kind, drawn, _ in sections:
+        if not any(one.figure for one in drawn):
+            reasons = tuple(dict.fromkeys(one.why_not for one in drawn))
+            found.setdefault(reasons, []).append(kind.question)
+    return [(questions, list(reasons)) for reasons, questions in found.items()]
 
 
 def _more(kind: FigureKind, groups: Sequence[Group]) -> str:

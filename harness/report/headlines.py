@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.analyse import Analysis
@@ -11,7 +10,6 @@ from harness.analysis.headline import Headline
 from harness.analysis.quality import IsoQuality, quality, speed
 from harness.analysis.rows import CellRow
 from harness.records.types import BLOCK_DIFFUSION
-from harness.report.peers import against_peers
 from harness.report.wording import (
     AUTOREGRESSIVE_NAME,
     BASELINE,
@@ -113,60 +111,6 @@ def at_equal_quality(iso: IsoQuality) -> str:
     )
 
 
-def qualifiers(analysis: Analysis) -> list[str]:
-    """What a reader must know before believing the headline."""
-    found = []
-    if any(row.is_synthetic for row in analysis.rows):
-        found.append("Made-up test data: no number on this page was measured.")
-    if drawn := list(dict.fromkeys(what for row in analysis.rows for what in row.cell.drawn)):
-        found.append(
-            f"Simulated: {listed(drawn)}. Times are measured, but for what was drawn instead of what the model would "
-            "choose; the text is nobody's."
-        )
-    if any(row.cell.backend == "fake" for row in analysis.rows):
-        found.append("Simulated: the fake backend made up these times; nothing was computed.")
-    if not all(run.is_trained for run in analysis.runs.values()):
-        found.append(
-            "Random weights: the speed of fixed steps is real, but the text is noise, so nothing here speaks of "
-            "quality, of adaptive stopping or of how many steps a model needs. Untrained routers also choose their "
-            "experts degenerately, which flatters the speed."
-        )
-    if any("speedup_vs_ar" in row.metrics for row in analysis.rows):
-        found.append(
-            "The baseline is plain autoregressive decoding, one token a pass: neither multi-token prediction nor a "
-            "draft model is measured here, and either can make it faster."
-        )
-    if any("cpu_speedup_vs_ar" in row.metrics for row in analysis.rows):
-        found.append(
-            "Two clocks: speed-ups and tok/s are of wall time; those that name CPU time take the processor time of our "
-            "process over all its threads, which other processes on the machine disturb less."
-        )
-    ranges = [
-        _chosen_from(headline, len(analysis.headlines) > 1)
-        for headline in analysis.headlines
-        if len(headline.speedups_at_batch) > 1
-    ]
-    is_fixed = any(row.cell.stopping == "fixed" for row in analysis.rows)
-    if ranges or is_fixed:
-        alone = f", chosen for speed alone: {_quality_of(analysis.headlines)}." if is_fixed else "."
-        found.append(" ".join([f"The headline is the fastest setting{alone}", *ranges]))
-    return [*found, *equal_quality(analysis), *against_peers(analysis)]
-
-
-def _quality_of(headlines: Sequence[Headline]) -> str:
-    """What is known of the quality of the settings that the headlines speak of."""
-    graded = [
-        (one.diffusion.metrics["exact_match"], one.autoregressive.metrics["exact_match"])
-        for one in headlines
-        if one.diffusion and one.autoregressive and "exact_match" in one.diffusion.metrics
-        if "exact_match" in one.autoregressive.metrics
-    ]
-    if not graded:
-        return "fixed steps say nothing of quality"
-    told = [f"{percent(ours.value)} exact match against {percent(theirs.value)}" for ours, theirs in graded]
-    return f"it has {listed(told)} of autoregressive decoding"
-
-
 def equal_quality(analysis: Analysis) -> list[str]:
     """Of each run whose answers were graded: who is faster at equal quality, at the batch with the most prompts."""
     told = []
@@ -175,16 +119,6 @@ def equal_quality(analysis: Analysis) -> list[str]:
         if own:
             told.append(at_equal_quality(max(own, key=lambda iso: (len(iso.best.prompts), -iso.best.cell.batch_size))))
     return told
-
-
-def _chosen_from(headline: Headline, names_device: bool) -> str:
-    """The whole range that the headline's setting is the best end of."""
-    speedups = headline.speedups_at_batch
-    where = f"On {headline.where}, over" if names_device else "Over"
-    return (
-        f"{where} all {len(speedups)} settings measured at batch {headline.batch_size}, the speed-up runs from "
-        f"{ratio(min(speedups))} to {ratio(max(speedups))}."
-    )
 
 
 def tiles(headline: Headline, analysis: Analysis) -> list[Tile]:
@@ -237,7 +171,7 @@ def _crossover(headline: Headline) -> Tile:
     sizes = [size for size, _ in line.speedups]
     over = f"batches {listed(sizes)}" if len(sizes) > 1 else f"batch {sizes[0]} alone was measured"
     if not line.crossings:
-        return Tile(name=name, value="none in the sweep", unit="", notes=(_throughout(line), over))
+        return Tile(name=name, value="none in the sweep", unit="", notes=(over, _throughout(line)))
     notes = [
         f"interpolated between {c.between[0]} and {c.between[1]}" + ("" if c.is_clear else "; noise could move it")
         for c in line.crossings

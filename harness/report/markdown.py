@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.analyse import Analysis
-from harness.report import claims, headlines
+from harness.report import claims, headlines, qualifiers
 from harness.report.gate.markdown import escaped
 from harness.report.slices import slices_of
 from harness.report.terminal import BATCH_HEADER, batch_rows
@@ -17,7 +17,7 @@ _MOST_TABLES, _MOST_WARNINGS = 8, 10
 def summary_text(analysis: Analysis) -> str:
     """Verdicts, what limits them, tiles, the fastest setting of each batch, claims, coverage, warnings."""
     parts = [_line(headlines.verdict(headline)) for headline in analysis.headlines]
-    parts.append("\n".join(f"- {_line(text)}" for text in headlines.qualifiers(analysis)))
+    parts.append("\n".join(f"- {_line(text)}" for text in qualifiers.qualifiers(analysis)))
     for headline in analysis.headlines:
         tiles = headlines.tiles(headline, analysis)
         told = [(tile.name, f"{tile.value} {tile.unit}".strip(), "; ".join(tile.notes)) for tile in tiles]

@@ -271,7 +271,8 @@ def _roof(device: DeviceConfig) -> str:
 
 
 def _listed_protocol(protocol: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in protocol.items() if value is not None)
+    known = {key: value for key, value in protocol.items() if value is not None}
+    return ", ".join(f"{key} {value}" for key, value in flat("", known))
 
 
 def environments(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -74,6 +74,7 @@ def opened(browser: Any, path: Path, *, scheme: str = "light", width: int = 1100
     visit.page.on("pageerror", lambda error: visit.said.append(str(error)))
     visit.page.on("dialog", lambda dialog: (visit.said.append(dialog.message), dialog.dismiss()))
     visit.page.goto(address)
-    visit.page.wait_for_selector("#table thead button", state="attached")  # the table is unpacked after the load
+    if visit.page.locator("#table").count():
+        visit.page.wait_for_selector("#table thead button", state="attached")  # it is unpacked after the load
     yield visit
     context.close()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from chromium import Visit
 from hostile import HOSTILE, hostile_scenario
 from PIL import Image, ImageChops, ImageStat
 from synthetic import DEFAULT_AXES, Scenario, write_run
@@ -25,82 +23,7 @@ from harness.report.slim import slimmed
 from harness.report.templates import style
 from harness.report.wording import plain
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# Nothing of the browser's own may look like the page's: no updates, no sync, no first-run pages.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless browser with a profile of its own."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; it is in the dev extra")
-    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
-        yield started
-        started.close()
-
-
-@dataclass
-class Visit:
-    """An open page and all that it did besides showing itself."""
-
-    page: Any
-    requests: list[str] = field(default_factory=list)  # beside the page's own
-    said: list[str] = field(default_factory=list)  # console, errors, dialogs
-
-    def rows(self, column: str) -> list[str]:
-        """The texts that the table shows in the column with this label."""
-        labels = self.page.locator("#table thead button").all_inner_texts()
-        return list(self.page.locator(f"#table tbody td:nth-child({labels.index(column) + 1})").all_inner_texts())
-
-    @property
-    def count(self) -> str:
-        return str(self.page.locator("#count").inner_text())
-
-
 Open = Callable[..., Visit]
-
-
-@pytest.fixture
-def visit(browser: Any, tmp_path: Path) -> Iterator[Open]:
-    contexts = []
-
-    def load(html: str, scheme: str = "light") -> Visit:
-        path = tmp_path / "page.html"
-        path.write_text(html, encoding="utf-8")
-        context = browser.new_context(color_scheme=scheme, viewport={"width": 1100, "height": 900})
-        contexts.append(context)
-        one = Visit(page=context.new_page())
-
-        def guard(route: Any) -> None:
-            if route.request.url == path.as_uri():
-                route.continue_()
-            else:
-                one.requests.append(route.request.url)
-                route.abort()
-
-        context.route("**/*", guard)
-        one.page.on("console", lambda message: one.said.append(message.text))
-        one.page.on("pageerror", lambda error: one.said.append(str(error)))
-        one.page.on("dialog", lambda dialog: (one.said.append(dialog.message), dialog.dismiss()))
-        one.page.goto(path.as_uri())
-        if 'id="table"' in html:
-            one.page.wait_for_selector("#table thead button", state="attached")  # unpacked after the load
-        return one
-
-    yield load
-    for context in contexts:
-        context.close()
 
 
 def outcome(cell: Cell, launch: int) -> str:

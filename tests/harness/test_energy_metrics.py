@@ -86,7 +86,10 @@ def test_autoregressive_decoding_does_not_converge() -> None:
 @pytest.mark.parametrize("name", OF_A_WINDOW)
 @pytest.mark.parametrize(
     ("energy", "reason"),
-    [({}, "not_asked"), ({"reason": "no_nvml", "why": "no NVML: gone", "num_requests": 0}, "no_nvml: no NVML: gone")],
+    [
+        ({}, "not asked for"),
+        ({"reason": "no_nvml", "why": "no NVML: gone", "num_requests": 0}, "no_nvml: no NVML: gone"),
+    ],
 )
 def test_where_there_is_no_energy_every_metric_of_it_says_why(name: str, energy: dict[str, Any], reason: str) -> None:
     record = replace(converging([[[1], [1]]] * 2), energy=energy)

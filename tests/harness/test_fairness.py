@@ -20,7 +20,8 @@ from harness.measuring import cell as live_cell
 from harness.measuring import environment
 from harness.records import store
 from harness.records.types import Cell
-from harness.report.headlines import qualifiers, tiles
+from harness.report.headlines import tiles
+from harness.report.qualifiers import qualifiers
 from harness.report.slices import conditions, slices_of
 from harness.report.terminal import result_text
 from harness.report.wording import BASELINE

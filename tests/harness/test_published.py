@@ -166,29 +166,29 @@ def test_the_formats_hold_the_sizes_of_the_checkpoints() -> None:
 
 
 class Tables(HTMLParser):
-    """Caption -> rows of texts."""
+    """The name that a table's region has for a screen reader -> rows of texts."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.tables: list[tuple[str, list[list[str]]]] = []
-        self.inside = ""
+        self.inside = self.region = ""
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        if tag == "table":
-            self.tables.append(("", []))
+        if tag == "div":
+            self.region = dict(attrs).get("aria-label", "")
+        elif tag == "table":
+            self.tables.append((self.region, []))
         elif tag == "tr":
             self.tables[-1][1].append([])
         elif tag in ("th", "td"):
             self.tables[-1][1][-1].append("")
-        self.inside = tag if tag in ("caption", "th", "td") else self.inside
+        self.inside = tag if tag in ("th", "td") else self.inside
 
     def handle_endtag(self, tag: str) -> None:
         self.inside = "" if tag == self.inside else self.inside
 
     def handle_data(self, data: str) -> None:
-        if self.inside == "caption":
-            self.tables[-1] = (self.tables[-1][0] + data, self.tables[-1][1])
-        elif self.inside:
+        if self.inside:
             self.tables[-1][1][-1][-1] += data
 
 

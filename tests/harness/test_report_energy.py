@@ -93,7 +93,7 @@ def test_the_picture_prints_price_source_date_and_utilisation(tmp_path: Path) ->
 
 def test_without_energy_the_price_is_drawn_and_the_reason_is_told(tmp_path: Path) -> None:
     figure = draw(made(tmp_path, energy=False))
-    assert "There is no energy: not_asked: the suite names this cell for no energy window" in figure.answer
+    assert "There is no energy: not asked for: the suite's `energy` does not name this cell" in figure.answer
     assert "In USD per million useful tokens" in figure.answer
     assert "idle" not in figure.picture
 
@@ -105,7 +105,7 @@ def test_without_a_price_the_energy_is_drawn_and_the_reason_is_told(tmp_path: Pa
 
 
 def test_without_both_nothing_is_drawn_and_both_reasons_are_told(tmp_path: Path) -> None:
-    with pytest.raises(NotDrawn, match=r"energy: not_asked.*; price: the device's file has no price"):
+    with pytest.raises(NotDrawn, match=r"energy: not asked for.*; price: the device's file has no price"):
         draw(made(tmp_path, energy=False, price=False))
 
 
@@ -136,7 +136,7 @@ def test_the_tile_says_why_there_is_no_energy(tmp_path: Path) -> None:
     analysis = analysed(made(tmp_path, energy=False))
     tile = next(one for one in headlines.tiles(analysis.headlines[0], analysis) if one.name.startswith("energy"))
     assert tile.value == "not measured"
-    assert tile.notes[0].startswith("not_asked")
+    assert tile.notes[0].startswith("not asked for")
 
 
 def test_report_takes_another_price_and_says_whose_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,8 +128,23 @@ def test_one_cell_of_each_is_told_once(tmp_path: Path) -> None:
 def test_without_the_other_decoder_there_is_nothing_to_compare(tmp_path: Path, kept: str, name: str) -> None:
     _, figure, _ = drawn(tmp_path, Scenario(outcome=lambda cell, _: "ok" if cell.decoding == kept else "oom"))
     assert f"Only {name}" in figure.answer
-    assert figure.table is not None
-    assert len(figure.table.rows) == 1
+    assert figure.table is None or [row[0] for row in figure.table.rows] == [name]
+
+
+def test_a_table_in_which_nothing_was_measured_is_left_out(tmp_path: Path) -> None:
+    _, within, _ = drawn(tmp_path / "within", Scenario(pass_s=near_each_other))
+    _, beyond, _ = drawn(tmp_path / "beyond", Scenario(pass_s=lambda cell: 100 * near_each_other(cell)))
+    assert within.table is not None
+    assert beyond.table is None
+
+
+def test_where_block_diffusion_always_loses_the_next_step_is_the_other_decoder(tmp_path: Path) -> None:
+    figures = [
+        drawn(tmp_path / str(slower), Scenario(pass_s=lambda cell, s=slower: 0.01 * (s if cell.block_length else 1)))[1]
+        for slower in (1, 80)
+    ]
+    told = ["take autoregressive decoding, whatever speed your users need" in figure.next_step for figure in figures]
+    assert told == [False, True]
 
 
 def test_a_run_in_which_every_cell_failed_draws_nothing(tmp_path: Path) -> None:

@@ -363,8 +363,9 @@ def test_the_headline_owns_up_to_the_quality_of_its_setting(tmp_path: Path) -> N
     axes = {**AXES, "batch_size": [16], "stopping": ["fixed"], "prompt_set": ["code"]}
     scenario = Scenario(quality=lambda cell: 0.3 if cell.num_steps == 1 else 0.9, axes=axes, pass_s=usual_pass_s)
     analysis = analyse([load_run(write_run(tmp_path, scenario))])
-    ours, theirs = (row.metrics["exact_match"].value for row in (analysis.rows[1], analysis.rows[0]))
-    assert f"it has {share(ours)} exact match against {share(theirs)} of autoregressive" in build_page(analysis)
+    ours, theirs = (row.metrics["exact_match"] for row in (analysis.rows[1], analysis.rows[0]))
+    told = f"it has {share(ours.value)} exact match over {ours.n_prompts} prompts against {share(theirs.value)} of auto"
+    assert told in build_page(analysis)
 
 
 def test_a_wide_slice_holds_all_prompt_sets_and_stopping_rules_of_its_conditions(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from whole import with_data
 from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.run_data import load_run
 from harness.report.frame import build_page
-from harness.report.headlines import qualifiers, tiles, verdict
+from harness.report.headlines import tiles, verdict
+from harness.report.qualifiers import qualifiers
 
 ON_CPU = Scenario(on_cpu=True, diffusion_cpu_share=0.1)
 

@@ -71,7 +71,7 @@ def _window(record: Record) -> dict[str, Any]:
         Missing: none was asked for, or its reason.
     """
     if not record.energy:
-        raise Missing("not_asked: the suite names this cell for no energy window (energy)")
+        raise Missing("not asked for: the suite's `energy` does not name this cell")
     if "reason" in record.energy:
         raise Missing(f"{record.energy['reason']}: {record.energy.get('why')}")
     return record.energy

@@ -29,8 +29,8 @@ def assumptions(part: Slice, name: str) -> Figure:
     measured = _measured(part, row)
     bands = f"lines: PREDICTED at the floors by {found.roof} roofs; crosses: measured, of the same blocks and steps"
     with svg.style():
-        drawing, foot = drawing_with_caption(part, 3.6, bands)
-        panels = [drawing.add_axes((0.085 + 0.48 * i, foot + 0.14, 0.40, 0.76 - foot)) for i in range(2)]
+        drawing, foot = drawing_with_caption(part, 4.3, bands)
+        panels = [drawing.add_axes((0.085 + 0.48 * i, foot + 0.27, 0.40, 0.66 - foot)) for i in range(2)]
         _panel(panels[0], dict(found.routings), measured, f"routing, at {_steps(found)}")
         lines = {
             _steps(found): found.fixed,
@@ -78,7 +78,7 @@ def _panel(
     log2_axis(axes, sorted({batch for points in lines.values() for batch, _ in points}), "batch size")
     log_axis(axes, "speed-up over autoregressive")
     axes.set_title(title, fontsize=10, loc="left", pad=5)
-    axes.legend(frameon=False, fontsize=8, loc="best")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02, -0.17), borderaxespad=0)
 
 
 def _steps(found: Assumptions) -> str:

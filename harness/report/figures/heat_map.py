@@ -186,19 +186,24 @@ def draw_key(drawing: Drawing, foot: float, height_in: float, scale: float, sign
 def _answer(known: list[CellRow]) -> str:
     best = max(known, key=lambda row: row.metrics["speedup_vs_ar"].value)
     worst = min(known, key=lambda row: row.metrics["speedup_vs_ar"].value)
-    answer = f"Of {counted(len(known), 'measured cell')} block diffusion is {sides(known)}"
+    answer = sides(known)
+    answer = answer[0].upper() + answer[1:]
     if len(known) == 1:
         return f"{answer}: {at(best)}."
     return f"{answer}. Best for it: {at(best)}; worst: {at(worst)}."
 
 
 def sides(known: Sequence[CellRow]) -> str:
-    """In how many of the cells block diffusion is faster, slower or neither."""
+    """In how many of the cells, at least one, block diffusion is faster, slower or neither."""
     summaries = [row.metrics["speedup_vs_ar"] for row in known]
     clear = [summary.value for summary in summaries if is_clear(summary)]
     faster = sum(1 for value in clear if value > 1)
     counts = ((faster, "faster"), (len(clear) - faster, "slower"), (len(known) - len(clear), "within the noise"))
-    return listed([f"{side} in {count}" for count, side in counts if count])
+    told = [f"{side} in {count}" for count, side in counts if count]
+    if len(told) > 1:
+        return f"of {len(known)} measured cells block diffusion is {listed(told)}"
+    where = "the one measured cell" if len(known) == 1 else f"all {len(known)} measured cells"
+    return f"in {where} block diffusion is {next(side for count, side in counts if count)}"
 
 
 def at(row: CellRow) -> str:
@@ -210,4 +215,9 @@ def next_step(rows: list[CellRow]) -> str:
     broken = sum(1 for row in rows if row.status in FAILED_STATUSES)
     if broken:
         return f"{counted(broken, 'cell')} failed: the table says why, and retry_failed=true measures again."
+    known = [row.metrics["speedup_vs_ar"] for row in rows if "speedup_vs_ar" in row.metrics]
+    if not any(is_clear(speedup) and speedup.value > 1 for speedup in known):
+        return (
+            "it wins in none of them: see below whether fewer steps turn it, and how far each side is from its floor."
+        )
     return "take the block length that wins at your batch, then see below how many steps it may take."

@@ -24,7 +24,7 @@ from harness.report.figures.heat_map import (
 )
 from harness.report.figures.panels import chosen, name_of, panels
 from harness.report.slices import Slice, joined
-from harness.report.wording import counted, listed
+from harness.report.wording import listed
 
 _PANEL_IN, _HEAD_IN = 2.1, 0.04
 _MOST_SQUARES = 160  # of all panels: each is two elements of the page
@@ -89,8 +89,7 @@ def _answer(known: Sequence[Slice], every: Sequence[Slice], num_steps: int) -> s
     found: dict[str, list[str]] = {}
     for part in every:
         rows = _compared(part.diffusion)
-        result = f"of {counted(len(rows), 'measured cell')} block diffusion is {sides(rows)}"
-        found.setdefault(result if rows else "no cell can be compared", []).append(name_of(part))
+        found.setdefault(sides(rows) if rows else "no cell can be compared", []).append(name_of(part))
     told = [f"on {listed(names)}, {result}" for result, names in found.items()]
     ends = sorted(
         (

@@ -117,13 +117,15 @@ def _short(part: Slice, one: Served) -> str:
     return f"batch {cell.batch_size}, {part.block_label(cell.block_length)} x {bound}{cell.num_steps} steps"
 
 
-def _table(lines: Lines) -> Table:
-    """Throughput at the speeds that services promise, read off the lines and never beyond their ends."""
+def _table(lines: Lines) -> Table | None:
+    """Throughput at the speeds that services promise, read off the lines and never beyond their ends, if any is."""
 
     def read(line: Sequence[Served], target: int) -> str:
         found = device_tok_s_at(line, target)
         return "not measured" if found is None else tok_s(found)
 
+    if all(device_tok_s_at(line, target) is None for line in lines.values() for target in TARGETS_TOK_S):
+        return None
     return Table(
         caption="Useful tok/s of the device where each user gets so many, interpolated on the lines",
         head=("decoder", *(f"{target} tok/s a user" for target in TARGETS_TOK_S)),
@@ -174,12 +176,18 @@ def _at_targets(lines: Lines) -> str:
 def _who_beats(lines: Lines) -> str:
     """Whether one decoder has for each cell of the other one that is better for users and device alike."""
     for one, other in ((BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE_NAME), (AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME)):
-        if not any(theirs in frontier([*lines[one], theirs]) for theirs in lines[other]):
+        if _beats(lines, one, other):
             return f"Every measured cell of {other} is beaten in both by one of {one}. "
     return ""
 
 
+def _beats(lines: Lines, one: str, other: str) -> bool:
+    return not any(theirs in frontier([*lines[one], theirs]) for theirs in lines[other])
+
+
 def _next_step(part: Slice, lines: Lines) -> str:
+    if len(lines) > 1 and _beats(lines, AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME):
+        return f"take {AUTOREGRESSIVE_NAME}, whatever speed your users need, and read off what a device carries at it."
     if any(not one.row.is_autoregressive for line in lines.values() for one in line) and part.stopping == "fixed":
         return "choose the speed that your users need and read off the batch; then see what so few steps do to quality."
     return "choose the speed that your users need, and read off what a device carries at it."

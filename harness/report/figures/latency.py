@@ -113,5 +113,6 @@ def _next_step(part: Slice, lines: Sequence[Side]) -> str:
     row = lines[0].rows[0]
     count = len(first_block_s(part.run, row.cell_id))
     if 0.99 not in supported(count):
-        return f"a service target speaks of the 99th percentile: that takes 100 requests a cell; here are {count:,}."
+        here = "here is 1" if count == 1 else f"here are {count:,}"
+        return f"a service target speaks of the 99th percentile: that takes 100 requests a cell; {here}."
     return "set the target for the first block by the longest wait that a user accepts, and choose the batch below it."

@@ -179,9 +179,10 @@ def _caption(found: Predictions) -> str:
 def _share(one: Efficiency) -> str:
     """What an efficiency is, and from where."""
     rows = counted(one.count, "figure" if one.source == "published" else "row")
+    span = f"{percent(one.low)} to {percent(one.high)}, " if one.count > 1 else ""
     return (
-        f"{percent(one.median)} of the floor for {_NAMES[one.decoding]} ({percent(one.low)} to {percent(one.high)}, "
-        f"{rows} {one.source}, {counted(len(one.by_device), 'device')})"
+        f"{percent(one.median)} of the floor for {_NAMES[one.decoding]} ({span}{rows} {one.source}, "
+        f"{counted(len(one.by_device), 'device')})"
     )
 
 
@@ -195,7 +196,7 @@ def _answer(found: Predictions) -> str:
         span = f"at batch {batch(first)} on {on_first}"
         span += f" to {batch(last)} on {on_last}" if len(crossed) > 1 else ""
         rest = len(found.devices) - len(crossed)
-        where = f"the lead changes {span}" + (f", and on {rest} not before the memory is full" if rest else "")
+        where = f"the lead changes {span}" + (f", and on {rest} others not before the memory is full" if rest else "")
     return (
         f"Predicted at the floors, with {found.num_steps} steps at batch 1, block diffusion gives "
         f"{' to '.join(ends)} (tok/s); {where}. {_learnt(found)}"

@@ -38,11 +38,15 @@ def steps(part: Slice, name: str) -> Figure:
         drawing, foot = drawing_with_caption(part, 3.7)
         axes = drawing.add_axes((0.085, foot + 0.13, 0.735, 0.845 - foot))
         _draw(axes, part, at_smallest, twin)
-        answer = _answer([row for row in at_smallest if row.cell.block_length == best.cell.block_length])
+        line = sorted(
+            (row for row in at_smallest if row.cell.block_length == best.cell.block_length),
+            key=lambda row: row.cell.num_steps or 0,
+        )
+        answer = _answer(line)
         picture = svg.to_svg(drawing, name=name, title=QUESTION, description=answer)
     return Figure(
         answer=answer,
-        next_step=_next_step(part),
+        next_step=_next_step(part, line),
         rows_filter=f"batch_size={best.cell.batch_size}",
         picture=picture,
     )
@@ -76,13 +80,12 @@ def _draw(axes: Axes, part: Slice, rows: Sequence[CellRow], twin: CellRow | None
 
 
 def _answer(line: list[CellRow]) -> str:
-    """Of one block length at one batch: the step counts at which each side is faster."""
-    ordered = sorted(line, key=lambda row: row.cell.num_steps or 0)
-    cell = ordered[0].cell
+    """Of one block length at one batch, fewest steps first: the step counts at which each side is faster."""
+    cell = line[0].cell
     where = f"At batch {cell.batch_size} with {cell.block_length}-token blocks"
-    known = [row for row in ordered if "speedup_vs_ar" in row.metrics]
+    known = [row for row in line if "speedup_vs_ar" in row.metrics]
     if not known:
-        return f"{where} there is no comparison: {ordered[0].missing.get('speedup_vs_ar', 'no speed-up')}."
+        return f"{where} there is no comparison: {line[0].missing.get('speedup_vs_ar', 'no speed-up')}."
     clear = {
         row.cell.num_steps: row.metrics["speedup_vs_ar"].value
         for row in known
@@ -97,9 +100,17 @@ def _answer(line: list[CellRow]) -> str:
     return f"{where}, block diffusion is {listed(parts)}{every}."
 
 
-def _next_step(part: Slice) -> str:
+def _next_step(part: Slice, line: list[CellRow]) -> str:
     if not part.run.is_trained:
         return "find out with trained weights how many steps your text needs; random ones cannot say."
     if part.stopping == "adaptive":
         return "compare with the steps per canvas that the model really took, in the table."
-    return "check the quality of the text at that number of steps; here it is speed alone."
+    known = [row for row in line if "speedup_vs_ar" in row.metrics]
+    wins = [row.cell.num_steps for row in known if is_clear(s := row.metrics["speedup_vs_ar"]) and s.value > 1]
+    if known and not wins:
+        return (
+            f"fewer than {line[0].cell.num_steps} steps may turn it: add them to axes.num_steps, and see what they "
+            "leave of the text's quality; here it is speed alone."
+        )
+    counts = f"{wins[-1]} steps" if wins else "so few steps"
+    return f"check the quality of the text with {counts}; here it is speed alone."
