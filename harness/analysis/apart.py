@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.analysis.environments import differences, differing, facts_of
 from harness.analysis.run_data import Run
-from harness.records.types import Environment
+from harness.records.types import Environment, Record
 
 _MOST_IN_NAME, _MOST_RUNS = 2, 6
 
@@ -57,7 +57,7 @@ def _warning(run_ids: Sequence[str], runs: Mapping[str, Run], measured: Mapping[
 
 
 def _what_differs(runs: Sequence[Run]) -> str:
-    if len({_fingerprint(run) for run in runs}) == 1:
+    if all(_is_copy(run, runs[0]) for run in runs[1:]):
         return "Their records are the same: they are copies of one run"
     environments = [used_by(run) for run in runs]
     if not all(environments):
@@ -71,16 +71,13 @@ def _environment_names(run: Run) -> str:
     return f"environment {', '.join(names)}"
 
 
-def _fingerprint(run: Run) -> frozenset[tuple[object, ...]]:
-    """Equal for copies of one run alone: no two processes measure the same times of the same attempt."""
-    return frozenset(
-        (
-            *key,
-            record.attempt,
-            record.worker,
-            record.environment_id,
-            record.started_at,
-            tuple(one.wall_s for one in record.rounds),
-        )
-        for key, record in run.final.items()
+def _is_copy(run: Run, other: Run) -> bool:
+    """No two processes measure the same times of the same attempt."""
+    return run.final.keys() == other.final.keys() and all(
+        _fingerprint(record) == _fingerprint(other.final[key]) for key, record in run.final.items()
     )
+
+
+def _fingerprint(record: Record) -> tuple[object, ...]:
+    walls_s = tuple(one.wall_s for one in record.rounds)
+    return record.attempt, record.worker, record.environment_id, record.started_at, walls_s

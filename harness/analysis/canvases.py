@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ def by_category(run: Run, rows: Iterable[CellRow]) -> list[Category]:
             name=name,
             taken=one.taken,
             cap=cap,
-            canvas_fill=mean(one.fills) if one.fills else None,
+            canvas_fill=fmean(one.fills) if one.fills else None,
             exact_match=_summary(one),
         )
         for name, one in sorted(found.items())

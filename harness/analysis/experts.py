@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import fmean
 
 from harness.records.types import AUTOREGRESSIVE, Record
 
@@ -28,7 +28,7 @@ def experts_read(records: Sequence[Record]) -> ExpertsRead | None:
             for layer, count in enumerate(layers if kind == own else ()):
                 by_layer.setdefault(layer, []).append(count)
     means = [sum(counts) / len(counts) for counts in by_layer.values()]
-    return ExpertsRead(mean=mean(means), fewest=min(means), most=max(means)) if means else None
+    return ExpertsRead(mean=fmean(means), fewest=min(means), most=max(means)) if means else None
 
 
 def expected_share(num_experts: int, top_k: int, tokens: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import mean
+from statistics import fmean
 
 from harness.analysis.metrics.registry import Missing
 from harness.analysis.run_data import CellPlan, Run
@@ -137,7 +137,7 @@ def experts_hit_of(record: Record) -> dict[str, float]:
     for kind, layers in zip(record.counters.get("kinds", ()), record.counters.get("expert_hits", ()), strict=False):
         if layers:
             found.setdefault(kind, []).append(sum(layers) / len(layers))
-    return {kind: mean(hits) for kind, hits in found.items()}
+    return {kind: fmean(hits) for kind, hits in found.items()}
 
 
 def _floors(record: Record, planned: CellPlan, run: Run, device: DeviceConfig, roof: str) -> Floors:

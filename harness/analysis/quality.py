@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 from harness.analysis.canvases import Category, by_category
@@ -170,7 +170,7 @@ def _over_prompt_sets(run: Run, name: str, planned: list[CellPlan]) -> Summary |
     by_set = [values_of(METRICS[name], one, run) for one in planned]
     launches = set(by_set[0]).intersection(*by_set)
     by_launch = [
-        [mean(values) for values in zip(*(one[launch] for one in by_set), strict=False)] for launch in sorted(launches)
+        [fmean(values) for values in zip(*(one[launch] for one in by_set), strict=False)] for launch in sorted(launches)
     ]
     return summarise(by_launch, METRICS[name].unit) if by_launch else None
 

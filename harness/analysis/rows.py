@@ -14,6 +14,7 @@ from harness.analysis.settling import settled_rows
 from harness.analysis.stability import Pace, paces_of
 from harness.analysis.summary import Summary
 from harness.analysis.values import summaries_of
+from harness.records.stored import in_memory
 from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
 
 MISSING = "missing"  # planned, and no record
@@ -96,9 +97,9 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
     launches = range(int(run.plan["protocol"]["launches"]))
     records = [run.final.get((planned.cell_id, launch)) for launch in launches]
     status, reason = _status(records)
-    metrics, missing = summaries_of(planned, run)
-    roof, experts = _floor_basis(planned, run)
-    finished = run.ok_records(planned.cell_id)
+    finished = [in_memory(record) for record in run.ok_records(planned.cell_id)]
+    metrics, missing = summaries_of(planned, finished, run)
+    roof, experts = _floor_basis(finished, planned, run)
     return CellRow(
         run_id=run_id,
         cell_id=planned.cell_id,
@@ -120,9 +121,9 @@ def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
     )
 
 
-def _floor_basis(planned: CellPlan, run: Run) -> tuple[str | None, str | None]:
+def _floor_basis(records: list[Record], planned: CellPlan, run: Run) -> tuple[str | None, str | None]:
     """Whose roofs and whose distinct experts the cell's floor uses."""
-    for record in run.ok_records(planned.cell_id):
+    for record in records:
         try:
             floors = floors_of(record, planned, run)
         except Missing:

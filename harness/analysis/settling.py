@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from statistics import mean
+from statistics import fmean
 
 from harness.records.types import Record
 
@@ -20,4 +20,4 @@ def left_to_right(rows: Iterable[Sequence[int]]) -> float | None:
     ordered = [row for row in rows if len(set(row)) > 1]
     if not ordered:
         return None
-    return mean(float(kendalltau(range(len(row)), row, method="asymptotic").statistic) for row in ordered)
+    return fmean(float(kendalltau(range(len(row)), row, method="asymptotic").statistic) for row in ordered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from harness.analysis.stats import WANTED_CONFIDENCE, median_interval, share_interval
 
@@ -57,8 +58,7 @@ def summarise(by_launch: Sequence[Sequence[float]], unit: str) -> Summary:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Share:
+class Share(NamedTuple):
     """What one row adds to a share, for example 1 of 1 graded answers, or 48 of 60 steps."""
 
     part: float

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from functools import partial
 from typing import Any, get_args
 
 from harness.analysis.floors import floors_of, measured_floors_of
@@ -17,19 +18,20 @@ from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
 TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
 # And a cell and its peer in these; each backend has options of its own, and those that both know are equal.
 PEER_KEYS = ("backend", "options")
+_SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
-Inputs = list[tuple[Any, ...]] | Missing  # of each call of a metric's function in a record, or why there is none
+# Of each call of a metric's function in a record, or why there is none: as a text, because an exception would keep the
+# rounds of all that were on the stack.
+Inputs = list[tuple[Any, ...]] | str
 
 
-def summaries_of(planned: CellPlan, run: Run) -> tuple[dict[str, Summary], dict[str, str]]:
-    """Every metric over a cell's finished rounds, and why others are missing. It takes each record's rounds once."""
-    launches = [(record.launch, _by_scope(planned, record, run)) for record in run.ok_records(planned.cell_id)]
+def summaries_of(planned: CellPlan, records: Iterable[Record], run: Run) -> tuple[dict[str, Summary], dict[str, str]]:
+    """Every metric over a cell's finished records, and why others are missing."""
+    launches = [(record.launch, _by_scope(planned, record, run)) for record in records]
     metrics, missing = {}, {}
     for metric in METRICS.values():
-        by_launch, reasons = _values(
-            metric, planned, [(launch, by_scope[metric.scope]) for launch, by_scope in launches]
-        )
+        by_launch, reasons = _values(metric, [(launch, by_scope[metric.scope]) for launch, by_scope in launches])
         if by_launch:
             summarised = summarise_share if metric.scope == "share" else summarise
             metrics[metric.name] = summarised(list(by_launch.values()), metric.unit)
@@ -41,47 +43,44 @@ def summaries_of(planned: CellPlan, run: Run) -> tuple[dict[str, Summary], dict[
 def values_of(metric: Metric, planned: CellPlan, run: Run) -> dict[int, list[Any]]:
     """Launch -> what each of its rounds gave, a number or its rows' shares."""
     records = run.ok_records(planned.cell_id)
-    return _values(metric, planned, [(one.launch, _inputs(metric.scope, planned, one, run)) for one in records])[0]
+    return _values(metric, [(one.launch, _inputs(metric.scope, planned, one, run)) for one in records])[0]
 
 
 def _by_scope(planned: CellPlan, record: Record, run: Run) -> dict[Scope, Inputs]:
-    taken = replace(record, rounds=tuple(record.rounds), counters=dict(record.counters))
-    return {scope: _inputs(scope, planned, taken, run) for scope in get_args(Scope)}
+    return {scope: _inputs(scope, planned, record, run) for scope in _SCOPES}
 
 
 def _inputs(scope: Scope, planned: CellPlan, record: Record, run: Run) -> Inputs:
     try:
         return list(inputs_of(scope, planned, record, run))
     except Missing as why:
-        return why
+        return str(why)
 
 
-def _values(
-    metric: Metric, planned: CellPlan, launches: list[tuple[int, Inputs]]
-) -> tuple[dict[int, list[Any]], list[str]]:
+def _values(metric: Metric, launches: Iterable[tuple[int, Inputs]]) -> tuple[dict[int, list[Any]], list[str]]:
     """Launch -> what each of its rounds gave; and why other rounds gave nothing."""
     by_launch: dict[int, list[Any]] = {}
     reasons = []
+    compute = partial(_shares, metric) if metric.scope == "share" else metric.compute
     for launch, inputs in launches:
-        if isinstance(inputs, Missing):
-            reasons.append(str(inputs))
+        if isinstance(inputs, str):
+            reasons.append(inputs)
             continue
+        values: list[Any] = []
         for one in inputs:
             try:
-                value = _shares(metric, *one) if metric.scope == "share" else metric.compute(*one)
+                values.append(compute(*one))
             except Missing as why:
                 reasons.append(str(why))
-            else:
-                by_launch.setdefault(launch, []).append(value)
+        if values:
+            by_launch[launch] = values
     return by_launch, reasons
 
 
 def _shares(metric: Metric, round: Round, planned: CellPlan) -> list[Share]:
     """One of each row that counts, with the prompt that it answered."""
     rows = enumerate(metric.parts(round, planned))
-    return [
-        Share(part=part[0], whole=part[1], prompt=prompt_of(round, row, planned.cell)) for row, part in rows if part
-    ]
+    return [Share(*part, prompt_of(round, row, planned.cell)) for row, part in rows if part]
 
 
 def prompt_of(round: Round, row: int, cell: Cell) -> tuple[Any, ...]:

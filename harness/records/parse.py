@@ -44,11 +44,6 @@ def round_from_json(data: Any) -> Round:
     return round
 
 
-def known_round(data: dict[str, Any]) -> Round:
-    """The round of a line that round_from_json has taken before: unchecked, because checking takes most of the time."""
-    return Round(**_tuples(data, *_ROUND_LISTS))
-
-
 def _interned(data: Any) -> Any:
     """The object with one copy of each text in it: thousands of cells and records say the same."""
     if not isinstance(data, dict):

@@ -10,13 +10,14 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.records.parse import known_round, record_from_json
-from harness.records.stored import Parts, StoredCounters, StoredRounds
+from harness.records.parse import record_from_json
+from harness.records.stored import Shelf, StoredCounters, StoredRounds
 from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, canonical_json, to_json
 
 
@@ -145,38 +146,34 @@ class RunRecords:
 def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell] | None = None) -> RunRecords:
     """Every whole record line of the directory; torn and foreign lines are skipped and named in `warnings`.
 
-    rounds: False leaves rounds and counters out, for who only asks what is done. True leaves them on the disk, too, and
-        reads them when somebody looks: a night's need not fit into memory.
+    rounds: False leaves rounds and counters out, for who only asks what is done. True puts them on a shelf, from which
+        they come when somebody looks: a night's need not fit into memory.
     cells: cell_id -> what to use in place of an equal cell of a record.
 
     Raises:
         NewerSchemaError: a line was written by a newer version.
     """
     found = RunRecords()
+    with _temporary_files():
+        shelf = Shelf() if rounds else None
     for path in sorted(run_dir.glob("records-*.jsonl")):
         try:
             with path.open("rb") as lines:
-                again = lru_cache(maxsize=64)(partial(_parts_at, path))  # who looks at a cell does so many times
-                offset = 0
                 for number, line in enumerate(lines, 1):
                     if line.strip():
-                        look = partial(again, offset) if rounds else None
-                        _read_line(f"{path.name}:{number}", line, found, look, cells or {})
-                    offset += len(line)
+                        _read_line(f"{path.name}:{number}", line, found, shelf, cells or {})
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
     return found
 
 
-def _parts_at(path: Path, offset: int) -> Parts:
-    """Rounds and counters of a line that was read and checked before."""
+@contextmanager
+def _temporary_files() -> Iterator[None]:
+    """What goes wrong with a shelf is no fault of the file that is read."""
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = _upgraded(file.readline(), path.name)
-            return tuple(map(known_round, data["rounds"])), data["counters"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{path}: changed while it was read: {error}") from None
+        yield
+    except OSError as error:
+        raise StoreError(f"the folder for temporary files cannot be written: {error.strerror or error}") from None
 
 
 def _upgraded(line: bytes, where: str) -> dict[str, Any]:
@@ -193,21 +190,22 @@ def _upgraded(line: bytes, where: str) -> dict[str, Any]:
     return data
 
 
-def _read_line(
-    where: str, line: bytes, found: RunRecords, look: Callable[[], Parts] | None, cells: Mapping[str, Cell]
-) -> None:
-    """look: reads the line once more; None leaves rounds and counters out."""
+def _read_line(where: str, line: bytes, found: RunRecords, shelf: Shelf | None, cells: Mapping[str, Cell]) -> None:
+    """shelf: where rounds and counters go; None leaves them out."""
     try:
         data = _upgraded(line, where)
-        if look is None:
+        if shelf is None:
             data |= {"rounds": [], "counters": {}}
         record = record_from_json(data)
-        record = replace(record, cell=cells.get(record.cell_id, record.cell))
-        if look is not None:
-            record = replace(record, rounds=StoredRounds(look, len(record.rounds)), counters=StoredCounters(look))
-        found.records.append(record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         found.warnings.append(f"{where}: skipped a torn or foreign line ({error})")
+        return
+    record = replace(record, cell=cells.get(record.cell_id, record.cell))
+    if shelf is not None:
+        with _temporary_files():
+            look = shelf.put(record)
+        record = replace(record, rounds=StoredRounds(look, len(record.rounds)), counters=StoredCounters(look))
+    found.records.append(record)
 
 
 def write_environment(run_dir: Path, environment: Environment) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import mean
+from statistics import fmean
 from typing import NoReturn
 
 from harness.analysis.metrics.registry import Missing, Part, metric, present
@@ -40,7 +40,7 @@ def tpf_denoise(round: Round, planned: CellPlan) -> float:
     passes = round.passes.get("denoise", 0)
     if not passes:
         raise Missing("no denoise pass")
-    return mean(useful / passes for useful in round.useful_tokens)
+    return _mean(round.useful_tokens) / passes
 
 
 @metric(unit="tokens/pass", better="higher", kind="counter")
@@ -49,7 +49,7 @@ def tpf_total(round: Round, planned: CellPlan) -> float:
     passes = sum(count for kind, count in round.passes.items() if kind != "prefill")
     if not passes:
         raise Missing("no pass after prefill")
-    return mean(useful / passes for useful in round.useful_tokens)
+    return _mean(round.useful_tokens) / passes
 
 
 @metric(unit="tokens", better="higher", kind="counter")
@@ -90,7 +90,7 @@ def canvas_fill(round: Round, planned: CellPlan) -> float:
     if block_length is None:
         raise Missing("autoregressive decoding has no canvas")
     rows = zip(round.useful_tokens, _steps(round), strict=True)
-    return mean(useful / (block_length * sum(1 for steps in row if steps)) for useful, row in rows)
+    return fmean(useful / (block_length * (len(row) - row.count(0))) for useful, row in rows)
 
 
 @metric(unit="bytes", better="lower", kind="counter")

@@ -6,7 +6,7 @@ What is spent behind convergence or an end of sequence no counter can tell apart
 from __future__ import annotations
 
 from itertools import accumulate
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 from harness.analysis.metrics.registry import Missing, metric
@@ -102,5 +102,5 @@ def _share_after_convergence(record: Record) -> float:
     after_s = 0.0
     for num_steps, end, rows in zip(executed, accumulate(executed), settled, strict=True):
         behind_s = [sum(first.step_s[end - num_steps + max(row) : end]) for row in rows if row]
-        after_s += mean(behind_s) if behind_s else 0.0
+        after_s += fmean(behind_s) if behind_s else 0.0
     return after_s / first.wall_s

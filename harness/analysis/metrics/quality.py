@@ -5,7 +5,7 @@ Right or wrong is known where prompts have checkers. Elsewhere there are two pro
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import fmean
 from typing import Any
 
 from harness.analysis import settling
@@ -31,7 +31,7 @@ def proxy_nll_nats(record: Record, planned: CellPlan) -> float:
     """A proxy of quality: mean over rows of the mean negative log-likelihood of useful tokens under the same weights in
     causal mode, from the untimed counting round. Dull or repeated text is likely, too.
     """
-    return mean(map(float, _counted("nll_nats", record)))
+    return fmean(map(float, _counted("nll_nats", record)))
 
 
 @metric(unit="share", better="higher", kind="counter", scope="most_steps")
@@ -41,7 +41,7 @@ def proxy_agreement(record: Record, most: Record) -> float:
     """
     pairs = zip(_counted("output_ids", record), _counted("output_ids", most), strict=True)
     equal = [(sum(a == b for a, b in zip(*pair, strict=False)), max(map(len, pair))) for pair in pairs]
-    return float(mean(same / length for same, length in equal))
+    return float(fmean(same / length for same, length in equal))
 
 
 @metric(unit="tau", better="higher", kind="counter", scope="record")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import mean
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
@@ -90,7 +90,7 @@ def _points(rows: list[CellRow]) -> list[_Point]:
 
 def _mean(rows: list[CellRow], metric: str) -> float | None:
     values = [value for row in rows if (value := row.value(metric)) is not None]
-    return mean(values) if values else None
+    return fmean(values) if values else None
 
 
 def _panel(axes: Axes, points: list[tuple[_Point, float | None]], twin: float | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import mean
+from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def _rows_filter(row: CellRow) -> str:
 def _draw(axes: Axes, rows: Rows, tau: float | None) -> None:
     at = _by_position(rows)
     places = list(range(1, len(at) + 1))
-    axes.plot(places, [mean(steps) for steps in at], "-", color=svg.DIFFUSION, linewidth=2.2)
+    axes.plot(places, [fmean(steps) for steps in at], "-", color=svg.DIFFUSION, linewidth=2.2)
     many = [(place, steps) for place, steps in zip(places, at, strict=True) if len(steps) >= FEWEST_FOR_TENTHS]
     if many:
         low, high = ([float(np.quantile(steps, q, method="inverted_cdf")) for _, steps in many] for q in (0.1, 0.9))
@@ -88,7 +88,7 @@ def _answer(row: CellRow, rows: Rows, tau: float | None) -> str:
     where = f"With {setting(row.cell)}, over {counted(len(rows), 'canvas')} of the counting round"
     if tau is None:
         return f"{where}, all positions of a canvas settle at once, so there is no order."
-    first, last = (mean(steps) for steps in _ends(rows))
+    first, last = (fmean(steps) for steps in _ends(rows))
     return (
         f"{where}, positions settle {_order(tau)}: Kendall's tau between position and step is {tau:.2f} on average "
         f"(1 is strictly left to right, 0 no order); the first quarter of the useful positions settles at step "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
@@ -67,7 +67,7 @@ def _points(rows: list[CellRow], metric: str) -> Points:
     for row in rows:
         if (value := row.value(metric)) is not None:
             by_batch.setdefault(row.cell.batch_size, []).append(value)
-    return [(batch_size, mean(values)) for batch_size, values in sorted(by_batch.items())]
+    return [(batch_size, fmean(values)) for batch_size, values in sorted(by_batch.items())]
 
 
 def _panel(axes: Axes, lines: dict[str, list[CellRow]], metric: str) -> None:
@@ -99,7 +99,7 @@ def _answer(lines: dict[str, list[CellRow]]) -> str:
             continue
         fill = _points(rows, "canvas_fill")
         told.append(
-            f"with {setting(rows[0].cell)} ({name}) a row fills {percent(mean(share for _, share in fill))} of the "
+            f"with {setting(rows[0].cell)} ({name}) a row fills {percent(fmean(share for _, share in fill))} of the "
             f"canvases that it takes part in, and {_lost(rows)}"
         )
     if "autoregressive" in lines:
