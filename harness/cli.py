@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -213,11 +214,14 @@ def _report(
     from harness.report.frame import build_page
     from harness.report.terminal import result_text, self_check_text
 
+    gc.disable()  # a large report's millions of objects know no cycles, and looking for some takes a fifth of its time
     runs = [load_run(run_dir, prices) for run_dir in run_dirs]
     devices = sorted({str(run.plan["device"]["name"]) for run in runs})
     for device in sorted((prices or {}).keys() - set(devices)):
         raise _Exit(USAGE, f"--usd-per-hour: {device!r} is no device of these runs: {', '.join(devices)}")
     analysis = analyse(runs)
+    gc.freeze()
+    gc.enable()
     if not analysis.has_rows:
         raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
     if export := getattr(args, "export", None):

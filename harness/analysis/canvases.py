@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -57,7 +57,7 @@ class Category:
             "cap_share": self.cap_share,
             "capped_step_share": self.capped_step_share,
             "canvas_fill": self.canvas_fill,
-            "exact_match": None if self.exact_match is None else asdict(self.exact_match),
+            "exact_match": None if self.exact_match is None else self.exact_match._asdict(),
         }
 
 

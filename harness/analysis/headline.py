@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.crossover import Line, line_key, lines_of
@@ -43,7 +43,7 @@ class Headline:
             "run_id": self.run_id,
             "device": self.device,
             "batch_size": self.batch_size,
-            "speedup_vs_ar": None if self.speedup is None else asdict(self.speedup),
+            "speedup_vs_ar": None if self.speedup is None else self.speedup._asdict(),
             "speedups_at_batch": list(self.speedups_at_batch),
             "crossover": None if self.line is None else self.line.to_json(),
             **{name: None if row is None else _side(row) for name, row in sides.items()},
@@ -92,7 +92,7 @@ def _side(row: CellRow) -> dict[str, Any]:
     return {
         "cell_id": row.cell_id,
         "label": row.cell.label,
-        "useful_tok_s": asdict(tok_s),
+        "useful_tok_s": tok_s._asdict(),
         "floor_share": row.value("floor_share"),
         "floor_share_missing": row.missing.get("floor_share"),
     }

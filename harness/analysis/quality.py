@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -13,6 +13,7 @@ from harness.analysis.rows import CellRow
 from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.summary import Summary, summarise, summarise_share
 from harness.analysis.values import inputs_of, values_of
+from harness.records import processes
 from harness.records.types import Cell, canonical_json, to_json
 
 
@@ -55,7 +56,7 @@ class Setting:
             "prompt_sets": [row.cell.prompt_set for row in self.rows],
             "cell_ids": [row.cell_id for row in self.rows],
             "mean_steps": self.mean_steps,
-            **{name: None if (s := getattr(self, name)) is None else asdict(s) for name in pooled},
+            **{name: None if (s := getattr(self, name)) is None else s._asdict() for name in pooled},
             "categories": [category.to_json() for category in self.categories],
         }
 
@@ -92,7 +93,17 @@ def settings_of(run: Run, run_id: str, rows: Iterable[CellRow]) -> list[Setting]
     for row in rows:
         if row.metrics:
             grouped.setdefault(_key(row.cell), []).append(row)
-    return [_setting(run, run_id, members, plans) for members in grouped.values()]
+    settings = [_graded_or_all(members) for members in grouped.values()]
+    pooled = processes.of_each(
+        lambda members: _setting(run, run_id, members, plans),
+        settings,
+        is_worth_it=sum(map(len, settings)) >= processes.WORTH_IT,
+    )
+    return [replace(one, rows=members) for one, members in zip(pooled, settings, strict=True)]
+
+
+def _graded_or_all(rows: list[CellRow]) -> tuple[CellRow, ...]:
+    return tuple(row for row in rows if "exact_match" in row.metrics) or tuple(rows)
 
 
 def iso_quality_of(settings: Sequence[Setting]) -> list[IsoQuality]:
@@ -139,14 +150,14 @@ def _key(cell: Cell) -> str:
     return canonical_json(to_json(replace(cell, prompt_set="")))
 
 
-def _setting(run: Run, run_id: str, members: list[CellRow], plans: dict[str, CellPlan]) -> Setting:
-    graded = [row for row in members if "exact_match" in row.metrics]
-    rows = graded or members
+def _setting(run: Run, run_id: str, rows: Sequence[CellRow], plans: dict[str, CellPlan]) -> Setting:
+    """Without its rows, which whoever asks for it has."""
     planned = [plans[row.cell_id] for row in rows]
-    exact_match, prompts = _exact_match(run, planned) if graded else (None, frozenset())
+    is_graded = "exact_match" in rows[0].metrics
+    exact_match, prompts = _exact_match(run, planned) if is_graded else (None, frozenset())
     return Setting(
         run_id=run_id,
-        rows=tuple(rows),
+        rows=(),
         exact_match=exact_match,
         speedup_vs_ar=_speedup(run, planned),
         tpf_denoise=_over_prompt_sets(run, "tpf_denoise", planned),

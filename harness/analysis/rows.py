@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from harness.analysis.experts import ExpertsRead, experts_read
@@ -14,6 +15,7 @@ from harness.analysis.settling import settled_rows
 from harness.analysis.stability import Pace, paces_of
 from harness.analysis.summary import Summary
 from harness.analysis.values import summaries_of
+from harness.records import processes
 from harness.records.stored import in_memory
 from harness.records.types import AUTOREGRESSIVE, FAILED_STATUSES, PRUNED, Cell, Record
 
@@ -21,6 +23,7 @@ MISSING = "missing"  # planned, and no record
 # A cell is as bad as its worst launch.
 _WORST_FIRST = ("error", "timeout", MISSING, "oom", PRUNED, "unsupported", "ok")
 INCOMPLETE_STATUSES = (*FAILED_STATUSES, MISSING)
+_CHUNK = 256  # cells; neighbours in a plan are compared with the same others
 UNBALANCED_RATIO = 1.25
 UNBALANCED, UNTRAINED_BLOCK = "unbalanced baseline", "not the trained block length"
 BELOW_FLOOR = "faster than its floor: the roof is not this machine's, or weights stay in a cache"
@@ -80,7 +83,7 @@ class CellRow:
             "drawn": self.cell.drawn,
             "floor_roof": self.floor_roof,
             "floor_experts": self.floor_experts,
-            "metrics": {name: asdict(summary) for name, summary in self.metrics.items()},
+            "metrics": {name: summary._asdict() for name, summary in self.metrics.items()},
             "missing": self.missing,
             "step_parts": None if self.parts is None else self.parts.to_json(),
             "marks": list(self.marks),
@@ -89,7 +92,15 @@ class CellRow:
 
 def rows_of(run: Run, run_id: str) -> list[CellRow]:
     """Every planned cell of the run, in plan order."""
-    rows = {planned.cell_id: _row(planned, run, run_id) for planned in run.cells}
+    chunks = [run.cells[start : start + _CHUNK] for start in range(0, len(run.cells), _CHUNK)]
+    is_worth_it = len(run.cells) >= processes.WORTH_IT
+    done = processes.of_each(lambda chunk: [_row(one, run, run_id) for one in chunk], chunks, is_worth_it=is_worth_it)
+    known: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+    rows = {
+        # Thousands of cells lack the same for the same reasons.
+        one.cell_id: replace(row, cell=one.cell, missing=known.setdefault(tuple(row.missing.items()), row.missing))
+        for one, row in zip(run.cells, chain.from_iterable(done), strict=True)
+    }
     return [_marked(row, rows.get(row.twin_id or ""), run) for row in rows.values()]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import NamedTuple
 
@@ -13,8 +12,7 @@ ENOUGH_LAUNCHES = 5  # from here on launches, which differ by more than rounds d
 WITHIN_ONE_LAUNCH, OVER_LAUNCHES, OVER_PROMPTS = "within one launch", "over launches", "over prompts"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Summary:
+class Summary(NamedTuple):  # a report holds a million of them
     """value: median over launches of each launch's median over its rounds. low, high: an interval of the median.
 
     basis says what the interval is over: the launches, or, with fewer than five of them, all rounds alike; then it

@@ -6,13 +6,16 @@ import base64
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 
 from markupsafe import Markup
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.apart import same_cell_warnings
 from harness.analysis.verdict import Verdict
-from harness.report import claims, devices, headlines, outcomes, qualifiers, tables
+from harness.records import processes
+from harness.report import claims, devices, headlines, outcomes, qualifiers, svg, tables
 from harness.report.figures.base import Figure, FigureKind, NotDrawn, PageFigureKind
 from harness.report.figures.registry import FIGURES, PAGE_FIGURES
 from harness.report.gate import html as gate
@@ -48,10 +51,7 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
     table = tables.cell_table(analysis)
     ended_badly = outcomes.outcomes(analysis)
     keys = {column["key"] for column in table["columns"]}
-    sections: list[Section] = [
-        *((kind, _draw_all(kind, groups[kind.is_wide], keys), _more(kind, groups[kind.is_wide])) for kind in FIGURES),
-        *((kind, [_draw_once(kind, analysis)], "") for kind in PAGE_FIGURES if kind.name != "merge" or not verdict),
-    ]
+    sections = _sections(analysis, groups, [kind for kind in PAGE_FIGURES if kind.name != "merge" or not verdict], keys)
     html = template("page.html").render(
         analysis=analysis,
         claims=claims,
@@ -103,13 +103,35 @@ def _units(kind: FigureKind, groups: Sequence[Group]) -> list[Group]:
     return [*groups[:1], *alone, *groups[1:]]
 
 
-def _draw_all(kind: FigureKind, groups: Sequence[Group], keys: Collection[str]) -> list[Drawn]:
-    """A figure of each unit. Of each run stands open the first that could be drawn, or the first if none could.
+def _sections(
+    analysis: Analysis, groups: dict[bool, list[Group]], once: Sequence[PageFigureKind], keys: Collection[str]
+) -> list[Section]:
+    """Every figure, drawn side by side where the page is large."""
+    kinds = [(kind, _units(kind, groups[kind.is_wide])) for kind in FIGURES]
+    jobs = [
+        *(
+            partial(_draw, kind, unit, f"{kind.name}-{number}", keys)
+            for kind, units in kinds
+            for number, unit in enumerate(units[:_MOST_SLICES])
+        ),
+        *(partial(_draw_once, kind, analysis) for kind in once),
+    ]
+    done = processes.of_each(svg.with_files, jobs, is_worth_it=len(analysis.rows) >= processes.WORTH_IT)
+    for _, files in done:
+        svg.keep(files)
+    drawn = iter([one for one, _ in done])
+    sections: list[Section] = []
+    for kind, units in kinds:
+        shown = units[:_MOST_SLICES]
+        sections.append((kind, _opened(groups[kind.is_wide], shown, list(islice(drawn, len(shown)))), _left_out(units)))
+    return [*sections, *((kind, [next(drawn)], "") for kind in once)]
+
+
+def _opened(groups: Sequence[Group], units: Sequence[Group], drawn: Sequence[Drawn]) -> list[Drawn]:
+    """The figures of a kind's units. Of each run stands open the first that could be drawn, or the first if none could.
 
     Where several runs have the same conditions, none stands open for all of them: each is folded under its answer.
     """
-    units = _units(kind, groups)[:_MOST_SLICES]
-    drawn = [_draw(kind, unit, f"{kind.name}-{number}", keys) for number, unit in enumerate(units)]
     one_of_several = {id(part) for group in groups if len(group) > 1 for part in group}
     shown: set[str] = set()
     opened: set[int] = set()
@@ -155,7 +177,7 @@ def _not_drawn(sections: Sequence[Section]) -> list[tuple[list[str], list[str]]]
     return [(questions, list(reasons)) for reasons, questions in found.items()]
 
 
-def _more(kind: FigureKind, groups: Sequence[Group]) -> str:
+def _left_out(units: Sequence[Group]) -> str:
     """How many units a section leaves out."""
-    count = len(_units(kind, groups)) - _MOST_SLICES
+    count = len(units) - _MOST_SLICES
     return counted(count, "more combination") if count > 0 else ""

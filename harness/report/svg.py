@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from html import escape
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -38,6 +38,7 @@ _THEMED = {
     DIFFUSION: "var(--diffusion)",
     AUTOREGRESSIVE: "var(--autoregressive)",
 }
+Result = TypeVar("Result")
 _DOT_PX = 4.0  # of 100 an inch: dots nearer than this are one
 WIDTH_IN = 9.0  # every figure has the same width, so that their texts have the same size on the page
 
@@ -109,19 +110,34 @@ def to_svg(drawing: Figure, *, name: str, title: str, description: str) -> Marku
     return Markup(opened + head + svg[svg.index(">") + 1 :])
 
 
-# Figure's name -> its files, where somebody collects them.
-_KEPT: ContextVar[dict[str, tuple[str, bytes]] | None] = ContextVar("kept", default=None)
+Files = dict[str, tuple[str, bytes]]  # figure's name -> SVG and PNG in the light page's colours
+_KEPT: ContextVar[Files | None] = ContextVar("kept", default=None)  # where somebody collects them
 
 
 @contextmanager
-def files_kept() -> Iterator[dict[str, tuple[str, bytes]]]:
-    """Meanwhile each figure that is drawn becomes files, too: its name -> SVG and PNG in the light page's colours."""
-    files: dict[str, tuple[str, bytes]] = {}
+def files_kept() -> Iterator[Files]:
+    """Meanwhile each figure that is drawn becomes files, too."""
+    files: Files = {}
     token = _KEPT.set(files)
     try:
         yield files
     finally:
         _KEPT.reset(token)
+
+
+def with_files(draw: Callable[[], Result]) -> tuple[Result, Files]:
+    """What draw gives, and the files of what it drew, where somebody collects them; `keep` is for whom that is."""
+    if _KEPT.get() is None:
+        return draw(), {}
+    with files_kept() as files:
+        return draw(), files
+
+
+def keep(files: Files) -> None:
+    """Add files that another process drew."""
+    kept = _KEPT.get()
+    if kept is not None:
+        kept.update(files)
 
 
 def _light() -> dict[str, str]:
