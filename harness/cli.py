@@ -39,6 +39,7 @@ class _Exit(Exception):
 def main(argv: Sequence[str]) -> int:
     """Run one verb and return its exit code; every error is a message of one to five lines on stderr."""
     args = arguments.parse(argv, {name: (verb.__doc__ or "").splitlines()[0] for name, verb in VERBS.items()})
+    from harness.records.processes import Killed
     from harness.records.store import StoreError
     from harness.spec.config import ConfigError
 
@@ -48,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
         return _fail(args, stop.code, str(stop))
     except (ConfigError, StoreError) as error:
         return _fail(args, USAGE, str(error))
+    except Killed as error:
+        return _fail(args, INCOMPLETE, str(error))
     except KeyboardInterrupt:
         kept = f"; all that was measured is kept\ngo on with: {args.resume}" if args.verb == "run" else ""
         return _fail(args, INTERRUPTED, f"interrupted{kept}")

@@ -130,24 +130,23 @@ def analyse(runs: Sequence[Run]) -> Analysis:
     """Summarise every planned cell of the runs. A directory named twice counts once."""
     by_id = _by_id(runs)
     apart = names_apart(by_id)
-    rows = [row for run_id, run in by_id.items() for row in rows_of(run, run_id)]
+    rows = rows_of(by_id)
     return Analysis(
         runs=by_id,
         rows=tuple(rows),
         skipped=tuple((run_id, skipped) for run_id, run in by_id.items() for skipped in run.skipped),
         lines=tuple(lines_of(rows)),
         headlines=tuple(replace(headline_of(run, run_id, rows), apart=apart[run_id]) for run_id, run in by_id.items()),
-        settings=tuple(setting for run_id, run in by_id.items() for setting in _settings(run, run_id, rows)),
+        settings=tuple(settings_of(by_id, _where_settings_say_more(rows))),
         warnings=(*_named_twice(runs), *same_cell_warnings(by_id), *_warnings(by_id)),
         apart=apart,
     )
 
 
-def _settings(run: Run, run_id: str, rows: Sequence[CellRow]) -> list[Setting]:
-    """Settings where they say more than their cells do: it takes another pass over all records."""
-    own = [row for row in rows if row.run_id == run_id]
-    says_more = any("exact_match" in row.metrics or row.cell.stopping == "adaptive" for row in own)
-    return settings_of(run, run_id, own) if says_more else []
+def _where_settings_say_more(rows: Sequence[CellRow]) -> list[CellRow]:
+    """Rows of the runs in which settings say more than their cells do: it takes another pass over all records."""
+    known = {row.run_id for row in rows if "exact_match" in row.metrics or row.cell.stopping == "adaptive"}
+    return [row for row in rows if row.run_id in known]
 
 
 def _by_id(runs: Sequence[Run]) -> dict[str, Run]:

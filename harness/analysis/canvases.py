@@ -86,7 +86,7 @@ def by_category(run: Run, rows: Iterable[CellRow]) -> list[Category]:
                 category = round.categories[i] if round.categories else row.cell.prompt_set
                 steps = [n for n in round.steps_per_canvas[i] if n] if round.steps_per_canvas else []
                 one = found.setdefault(category, _Found())
-                one.taken.update(steps)
+                one.steps.extend(steps)
                 if steps and row.cell.block_length:
                     one.fills.append(useful / (row.cell.block_length * len(steps)))
                 exact = round.exact[i] if round.exact else None
@@ -96,7 +96,7 @@ def by_category(run: Run, rows: Iterable[CellRow]) -> list[Category]:
     return [
         Category(
             name=name,
-            taken=one.taken,
+            taken=Counter(one.steps),
             cap=cap,
             canvas_fill=fmean(one.fills) if one.fills else None,
             exact_match=_summary(one),
@@ -107,7 +107,7 @@ def by_category(run: Run, rows: Iterable[CellRow]) -> list[Category]:
 
 @dataclass(slots=True)
 class _Found:
-    taken: Counter[int] = field(default_factory=Counter)
+    steps: list[int] = field(default_factory=list)  # of every canvas
     fills: list[float] = field(default_factory=list)
     graded: dict[int, dict[int, list[Share]]] = field(default_factory=dict)  # launch -> round -> rows
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 
 from harness.analysis.metrics.registry import Missing
@@ -114,7 +115,7 @@ def floors_of(record: Record, planned: CellPlan, run: Run) -> Floors:
         Missing: neither is known.
     """
     if not floor.missing_roofs(planned.cell, run.device) or run.shape is None:
-        return _floors(record, planned, run, run.device, DATASHEET)
+        return _floors(planned, run, DATASHEET, "", _key_of(experts_hit_of(record)))
     return measured_floors_of(record, planned, run)
 
 
@@ -124,11 +125,10 @@ def measured_floors_of(record: Record, planned: CellPlan, run: Run) -> Floors:
     Raises:
         Missing: there are none, or not in the cell's dtypes.
     """
-    device = run.measured_roofs.get(record.environment_id)
-    if device is None or run.shape is None:
+    if record.environment_id not in run.measured_roofs or run.shape is None:
         why = floor.missing_roofs(planned.cell, run.device)
         raise Missing(f"{why}, and none was measured" if why else "no roof was measured on this machine")
-    return _floors(record, planned, run, device, MEASURED)
+    return _floors(planned, run, MEASURED, record.environment_id, _key_of(experts_hit_of(record)))
 
 
 def experts_hit_of(record: Record) -> dict[str, float]:
@@ -140,14 +140,20 @@ def experts_hit_of(record: Record) -> dict[str, float]:
     return {kind: fmean(hits) for kind, hits in found.items()}
 
 
-def _floors(record: Record, planned: CellPlan, run: Run, device: DeviceConfig, roof: str) -> Floors:
+def _key_of(hits: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(hits.items()))
+
+
+@lru_cache(maxsize=64)  # several metrics ask for a cell's floors, and for its twin's each cell that has the same one
+def _floors(planned: CellPlan, run: Run, roof: str, environment_id: str, hits: tuple[tuple[str, float], ...]) -> Floors:
+    """environment_id: of the machine whose roofs were measured."""
+    device = run.device if roof == DATASHEET else run.measured_roofs[environment_id]
     if run.shape is None:
         return Floors(roof, draws.UNIFORM, _as_planned(planned))
     why = floor.missing_roofs(planned.cell, device)
     if why:
         raise Missing(why)
-    hits = experts_hit_of(record)
-    phases = _phases(planned, run.shape, device, hits)
+    phases = _phases(planned, run.shape, device, dict(hits))
     roofs = floor.roofs_of(planned.cell, device)
     passes = {}
     for kind, phase in phases.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
@@ -86,16 +86,15 @@ class IsoQuality:
         }
 
 
-def settings_of(run: Run, run_id: str, rows: Iterable[CellRow]) -> list[Setting]:
-    """The measured settings of these rows of a run, in plan order."""
-    plans = {planned.cell_id: planned for planned in run.cells}
-    grouped: dict[str, list[CellRow]] = {}
+def settings_of(runs: Mapping[str, Run], rows: Iterable[CellRow]) -> list[Setting]:
+    """The measured settings of these rows, in plan order. runs: run id -> run."""
+    grouped: dict[tuple[str, str], list[CellRow]] = {}
     for row in rows:
         if row.metrics:
-            grouped.setdefault(_key(row.cell), []).append(row)
+            grouped.setdefault((row.run_id, _key(row.cell)), []).append(row)
     settings = [_graded_or_all(members) for members in grouped.values()]
     pooled = processes.of_each(
-        lambda members: _setting(run, run_id, members, plans),
+        lambda members: _setting(runs[members[0].run_id], members),
         settings,
         is_worth_it=sum(map(len, settings)) >= processes.WORTH_IT,
     )
@@ -150,13 +149,13 @@ def _key(cell: Cell) -> str:
     return canonical_json(to_json(replace(cell, prompt_set="")))
 
 
-def _setting(run: Run, run_id: str, rows: Sequence[CellRow], plans: dict[str, CellPlan]) -> Setting:
+def _setting(run: Run, rows: Sequence[CellRow]) -> Setting:
     """Without its rows, which whoever asks for it has."""
-    planned = [plans[row.cell_id] for row in rows]
+    planned = [run.planned[row.cell_id] for row in rows]
     is_graded = "exact_match" in rows[0].metrics
     exact_match, prompts = _exact_match(run, planned) if is_graded else (None, frozenset())
     return Setting(
-        run_id=run_id,
+        run_id=rows[0].run_id,
         rows=(),
         exact_match=exact_match,
         speedup_vs_ar=_speedup(run, planned),

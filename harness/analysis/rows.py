@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from typing import Any
 
 from harness.analysis.experts import ExpertsRead, experts_read
@@ -90,18 +90,26 @@ class CellRow:
         }
 
 
-def rows_of(run: Run, run_id: str) -> list[CellRow]:
-    """Every planned cell of the run, in plan order."""
-    chunks = [run.cells[start : start + _CHUNK] for start in range(0, len(run.cells), _CHUNK)]
-    is_worth_it = len(run.cells) >= processes.WORTH_IT
-    done = processes.of_each(lambda chunk: [_row(one, run, run_id) for one in chunk], chunks, is_worth_it=is_worth_it)
+def rows_of(runs: Mapping[str, Run]) -> list[CellRow]:
+    """Every planned cell of the runs, in plan order. runs: run id -> run."""
+    chunks = [
+        (run_id, run.cells[start : start + _CHUNK])
+        for run_id, run in runs.items()
+        for start in range(0, len(run.cells), _CHUNK)
+    ]
+    is_worth_it = sum(len(run.cells) for run in runs.values()) >= processes.WORTH_IT
+
+    def rows_in(chunk: tuple[str, Sequence[CellPlan]]) -> list[CellRow]:
+        return [_row(planned, runs[chunk[0]], chunk[0]) for planned in chunk[1]]
+
     known: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-    rows = {
-        # Thousands of cells lack the same for the same reasons.
-        one.cell_id: replace(row, cell=one.cell, missing=known.setdefault(tuple(row.missing.items()), row.missing))
-        for one, row in zip(run.cells, chain.from_iterable(done), strict=True)
-    }
-    return [_marked(row, rows.get(row.twin_id or ""), run) for row in rows.values()]
+    rows = {}
+    for (run_id, cells), done in zip(chunks, processes.of_each(rows_in, chunks, is_worth_it=is_worth_it), strict=True):
+        for planned, row in zip(cells, done, strict=True):
+            # Thousands of cells lack the same for the same reasons.
+            missing = known.setdefault(tuple(row.missing.items()), row.missing)
+            rows[run_id, row.cell_id] = replace(row, cell=planned.cell, missing=missing)
+    return [_marked(row, rows.get((row.run_id, row.twin_id or "")), runs[row.run_id]) for row in rows.values()]
 
 
 def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:

@@ -17,7 +17,7 @@ from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # one is what it is: caches take it as a key
 class CellPlan:
     """A planned cell as plan.json keeps it. Floors are None where the device has no roofs; `missing` says why."""
 
@@ -38,7 +38,7 @@ class SkippedCell:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Run:
     """One run directory. `run_id` is the directory's name, so that a fresh run differs from the one before it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
 from statistics import median
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Summary(NamedTuple):  # a report holds a million of them
 def summarise(by_launch: Sequence[Sequence[float]], unit: str) -> Summary:
     """Summary of the values of each launch's rounds; at least one launch, and none of them empty."""
     medians = [median(values) for values in by_launch]
-    rounds = [value for values in by_launch for value in values]
+    rounds = sorted(chain.from_iterable(by_launch))
     over_launches = len(medians) >= ENOUGH_LAUNCHES
     interval = median_interval(medians if over_launches else rounds)
     value = median(medians)
@@ -49,8 +50,8 @@ def summarise(by_launch: Sequence[Sequence[float]], unit: str) -> Summary:
         n_launches=len(medians),
         low=min(interval.low, value),  # pooled rounds of 2 to 4 launches need not surround the median of medians
         high=max(interval.high, value),
-        minimum=min(rounds),
-        maximum=max(rounds),
+        minimum=rounds[0],
+        maximum=rounds[-1],
         confidence=interval.confidence,
         basis=OVER_LAUNCHES if over_launches else WITHIN_ONE_LAUNCH,
     )

@@ -28,10 +28,11 @@ Inputs = list[tuple[Any, ...]] | str
 
 def summaries_of(planned: CellPlan, records: Iterable[Record], run: Run) -> tuple[dict[str, Summary], dict[str, str]]:
     """Every metric over a cell's finished records, and why others are missing."""
-    launches = [(record.launch, _by_scope(planned, record, run)) for record in records]
+    records = list(records)
+    launches = {scope: [(one.launch, _inputs(scope, planned, one, run)) for one in records] for scope in _SCOPES}
     metrics, missing = {}, {}
     for metric in METRICS.values():
-        by_launch, reasons = _values(metric, [(launch, by_scope[metric.scope]) for launch, by_scope in launches])
+        by_launch, reasons = _values(metric, launches[metric.scope])
         if by_launch:
             summarised = summarise_share if metric.scope == "share" else summarise
             metrics[metric.name] = summarised(list(by_launch.values()), metric.unit)
@@ -44,10 +45,6 @@ def values_of(metric: Metric, planned: CellPlan, run: Run) -> dict[int, list[Any
     """Launch -> what each of its rounds gave, a number or its rows' shares."""
     records = run.ok_records(planned.cell_id)
     return _values(metric, [(one.launch, _inputs(metric.scope, planned, one, run)) for one in records])[0]
-
-
-def _by_scope(planned: CellPlan, record: Record, run: Run) -> dict[Scope, Inputs]:
-    return {scope: _inputs(scope, planned, record, run) for scope in _SCOPES}
 
 
 def _inputs(scope: Scope, planned: CellPlan, record: Record, run: Run) -> Inputs:

@@ -15,6 +15,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST_PROCESSES = 8
 WORTH_IT = 2_000  # cells: below, a second or two is no matter
+_MESSAGES = (
+    200  # in which items are handed out: each costs a tenth of a millisecond, and the last ones leave cores idle
+)
+
+
+class Killed(Exception):
+    """A process that shared the work did not live to its end."""
 
 
 def of_each(function: Callable[[Item], Result], items: Sequence[Item], *, is_worth_it: bool) -> list[Result]:
@@ -24,16 +31,18 @@ def of_each(function: Callable[[Item], Result], items: Sequence[Item], *, is_wor
     results are copied. What function changes elsewhere is lost then.
 
     Raises:
-        MemoryError: a process was killed, as the system does when memory ends.
+        Killed: a process was, as the system does when memory ends.
     """
     processes = min(_cores(), MOST_PROCESSES, len(items))
     if not is_worth_it or processes < 2 or not _can_fork():
         return [function(item) for item in items]
     pool = ProcessPoolExecutor(processes, get_context("fork"), initializer=_begin, initargs=(function, items))
     try:
-        return list(pool.map(_nth, range(len(items))))
+        return list(pool.map(_nth, range(len(items)), chunksize=1 + len(items) // _MESSAGES))
     except BrokenProcessPool:
-        raise MemoryError("a process that shared the work was killed; was there too little memory?") from None
+        raise Killed(
+            "a process that shared the work was killed, perhaps for want of memory; nothing was written"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

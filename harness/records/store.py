@@ -16,9 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.records import processes
 from harness.records.parse import record_from_json
-from harness.records.stored import Shelf, StoredCounters, StoredRounds
+from harness.records.stored import Shelf, StoredCounters, StoredRounds, parts_of
 from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, canonical_json, to_json
+from harness.records.upgrades import UPGRADES
+
+_CHUNK_BYTES, _LARGE_BYTES = 1 << 20, 16 << 20  # of records that a process reads at a time, and that several read
+_Line = tuple[Record, int, bytes]  # a record without its rounds and counters, how many rounds it has, and both
 
 
 class StoreError(Exception):
@@ -97,30 +102,6 @@ class RecordWriter:
             self.path.unlink()
 
 
-def _without(new: Iterable[str], data: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The record as the next schema has it: its rounds say of the new fields that they were not kept."""
-    schema, new = data["record_schema"], list(new)
-    why = dict.fromkeys(new, f"not kept by record_schema {schema}")
-    rounds = [{**one, **dict.fromkeys(new), "missing": {**(one.get("missing") or {}), **why}} for one in data["rounds"]]
-    return {**data, "rounds": rounds, **more, "record_schema": schema + 1}
-
-
-def _static_batch(data: dict[str, Any]) -> dict[str, Any]:
-    """3 -> 4: no row could leave a batch yet, so that every pass ran for all of them."""
-    rows = data["cell"]["batch_size"]
-    rounds = [{**one, "row_passes": {kind: n * rows for kind, n in one["passes"].items()}} for one in data["rounds"]]
-    return {**data, "rounds": rounds, "record_schema": 4}
-
-
-Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
-# record_schema -> a pure function that upgrades a line's JSON by one version.
-UPGRADES: dict[int, Upgrade] = {
-    1: partial(_without, ("prompt_ids", "categories", "exact", "token_accuracy")),
-    2: partial(_without, ("gpu",), course={}, energy={}),
-    3: _static_batch,
-}
-
-
 @dataclass(kw_only=True, slots=True)
 class RunRecords:
     """All records of a run directory, and what its reader stumbled over."""
@@ -158,13 +139,43 @@ def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell
         shelf = Shelf() if rounds else None
     for path in sorted(run_dir.glob("records-*.jsonl")):
         try:
-            with path.open("rb") as lines:
-                for number, line in enumerate(lines, 1):
-                    if line.strip():
-                        _read_line(f"{path.name}:{number}", line, found, shelf, cells or {})
+            is_worth_it = path.stat().st_size > _LARGE_BYTES
+            done = processes.of_each(partial(_read_chunk, path, rounds), _chunks(path), is_worth_it=is_worth_it)
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+        for line in itertools.chain.from_iterable(done):
+            if isinstance(line, str):
+                found.warnings.append(line)
+                continue
+            record, num_rounds, parts = line
+            record = replace(record, cell=(cells or {}).get(record.cell_id, record.cell))
+            if shelf is not None:
+                with _temporary_files():
+                    look = shelf.put(parts)
+                record = replace(record, rounds=StoredRounds(look, num_rounds), counters=StoredCounters(look))
+            found.records.append(record)
     return found
+
+
+def _chunks(path: Path) -> list[tuple[int, int, int]]:
+    """Of about _CHUNK_BYTES each: number of the first line, where it starts, and the bytes to the end of the last."""
+    chunks, first, start, end = [], 1, 0, 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            end += len(line)
+            if end - start >= _CHUNK_BYTES:
+                chunks.append((first, start, end - start))
+                first, start = number + 1, end
+    return [*chunks, (first, start, end - start)] if end > start else chunks
+
+
+def _read_chunk(path: Path, rounds: bool, chunk: tuple[int, int, int]) -> list[_Line | str]:
+    """What each line of the chunk holds, or why it is skipped."""
+    first, start, size = chunk
+    with path.open("rb") as file:
+        file.seek(start)
+        lines = file.read(size).split(b"\n")
+    return [_read_line(f"{path.name}:{n}", line, rounds) for n, line in enumerate(lines, first) if line.strip()]
 
 
 @contextmanager
@@ -190,22 +201,15 @@ def _upgraded(line: bytes, where: str) -> dict[str, Any]:
     return data
 
 
-def _read_line(where: str, line: bytes, found: RunRecords, shelf: Shelf | None, cells: Mapping[str, Cell]) -> None:
-    """shelf: where rounds and counters go; None leaves them out."""
+def _read_line(where: str, line: bytes, rounds: bool) -> _Line | str:
     try:
         data = _upgraded(line, where)
-        if shelf is None:
+        if not rounds:
             data |= {"rounds": [], "counters": {}}
         record = record_from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        found.warnings.append(f"{where}: skipped a torn or foreign line ({error})")
-        return
-    record = replace(record, cell=cells.get(record.cell_id, record.cell))
-    if shelf is not None:
-        with _temporary_files():
-            look = shelf.put(record)
-        record = replace(record, rounds=StoredRounds(look, len(record.rounds)), counters=StoredCounters(look))
-    found.records.append(record)
+        return f"{where}: skipped a torn or foreign line ({error})"
+    return replace(record, rounds=(), counters={}), len(record.rounds), parts_of(record) if rounds else b""
 
 
 def write_environment(run_dir: Path, environment: Environment) -> None:

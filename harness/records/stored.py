@@ -32,9 +32,8 @@ class Shelf:
         self._size = 0
         self._taken = lru_cache(maxsize=64)(self._take)  # who looks at a cell does so many times
 
-    def put(self, record: Record) -> Callable[[], Parts]:
-        """What gives the record's rounds and counters back; raises OSError as above."""
-        parts = marshal.dumps(([_values_of(one) for one in record.rounds], dict(record.counters)))
+    def put(self, parts: bytes) -> Callable[[], Parts]:
+        """What gives the rounds and counters back; raises OSError as above."""
         self._file.write(parts)
         self._file.flush()
         start, self._size = self._size, self._size + len(parts)
@@ -43,6 +42,11 @@ class Shelf:
     def _take(self, start: int, size: int) -> Parts:
         rounds, counters = marshal.loads(os.pread(self._file.fileno(), size, start))
         return tuple(Round(**dict(zip(_NAMES, values, strict=True))) for values in rounds), counters
+
+
+def parts_of(record: Record) -> bytes:
+    """The record's rounds and counters as a shelf takes them."""
+    return marshal.dumps(([_values_of(one) for one in record.rounds], dict(record.counters)))
 
 
 class StoredRounds(Sequence[Round]):

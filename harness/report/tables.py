@@ -156,8 +156,9 @@ def _metric_column(name: str, label: str, divisor: float) -> Column:
         summary = row.metrics.get(name)
         if summary is None:
             return None
-        numbers = [_rounded(number / divisor) for number in (summary.value, summary.low, summary.high)]
-        return numbers if has_interval else numbers[0]
+        if not has_interval:
+            return _rounded(summary.value / divisor)
+        return [_rounded(number / divisor) for number in (summary.value, summary.low, summary.high)]
 
     title = f"{name}: {METRICS[name].formula}"
     return Column(key=name, label=label, kind="interval" if has_interval else "number", title=title, value=read)

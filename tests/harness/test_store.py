@@ -14,6 +14,7 @@ import pytest
 from harness.records import store
 from harness.records.parse import record_from_json
 from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, Round, to_json
+from harness.records.upgrades import UPGRADES
 
 CELL = Cell(
     backend="fake", model="m", decoding="block_diffusion", batch_size=1, prompt_set="code", prompt_tokens=8,
@@ -178,11 +179,11 @@ def test_a_record_of_schema_3_is_read_and_every_pass_ran_for_its_two_rows(tmp_pa
     assert new == {**json.loads(line), "record_schema": RECORD_SCHEMA}
 
 
-@pytest.mark.parametrize("schema", sorted(store.UPGRADES))
+@pytest.mark.parametrize("schema", sorted(UPGRADES))
 def test_an_upgrade_leaves_what_it_is_given_as_it_was(schema: int) -> None:
     line = json.loads((Path(__file__).parent / "fixtures" / f"record_schema_{schema}.jsonl").read_text())
     before = json.dumps(line)
-    store.UPGRADES[schema](line)
+    UPGRADES[schema](line)
     assert json.dumps(line) == before
 
 
