@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from harness.analysis import stats
 from harness.analysis.experts import ExpertsRead, experts_read
 from harness.analysis.floors import floors_of
 from harness.analysis.metrics import Missing
@@ -102,6 +103,8 @@ def rows_of(runs: Mapping[str, Run]) -> list[CellRow]:
     def rows_in(chunk: tuple[str, Sequence[CellPlan]]) -> list[CellRow]:
         return [_row(planned, runs[chunk[0]], chunk[0]) for planned in chunk[1]]
 
+    if is_worth_it:
+        stats.load()
     known: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     rows = {}
     for (run_id, cells), done in zip(chunks, processes.of_each(rows_in, chunks, is_worth_it=is_worth_it), strict=True):

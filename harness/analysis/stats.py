@@ -20,6 +20,7 @@ __all__ = [
     "detectable_sds",
     "first_difference_p",
     "holm",
+    "load",
     "median_interval",
     "normal_quantile",
     "paired",
@@ -34,13 +35,17 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 
+def load() -> None:
+    """Load what intervals of shares need: once, before processes that each would do so."""
+
+
 def share_interval(share: float, weights: Sequence[float], wanted: float = WANTED_CONFIDENCE) -> Interval:
     """Wilson's interval of a share that prompts of these weights gave.
 
     Unequal weights count as fewer prompts (Kish: their sum squared / the sum of their squares). Of prompts that give 0
     or 1 it is Wilson's own; of those that give something between it is wider than need be.
     """
-    from statsmodels.stats.proportion import proportion_confint  # loads pandas: half a second that few need
+    from statsmodels.stats.proportion import proportion_confint
 
     n_prompts = sum(weights) ** 2 / sum(weight**2 for weight in weights)
     low, high = proportion_confint(share * n_prompts, n_prompts, alpha=1 - wanted, method="wilson")
