@@ -16,6 +16,8 @@ from synthetic import Scenario, write_run
 from harness.records import processes
 
 ROOT = Path(__file__).parents[2]
+# From Python 3.12 on: the tests' own process may have threads, of torch for one, with which these functions do nothing.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture
