@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.analysis.rows import CellRow
 from harness.analysis.summary import Summary
-from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, canonical_json, to_json
+from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, equal_but_for
 
 NONE_IN_SWEEP = "none in the sweep"
 
@@ -88,7 +88,7 @@ def lines_of(rows: list[CellRow]) -> list[Line]:
 
 def line_key(cell: Cell) -> str:
     """Equal for cells that differ in batch_size alone."""
-    return canonical_json({**to_json(cell), "batch_size": 0})
+    return equal_but_for(cell, "batch_size")
 
 
 def _crossing(before: tuple[int, Summary], after: tuple[int, Summary], even: set[int]) -> Crossing:

@@ -14,7 +14,7 @@ from harness.analysis.run_data import CellPlan, Run
 from harness.analysis.summary import Summary, summarise, summarise_share
 from harness.analysis.values import inputs_of, values_of
 from harness.records import processes
-from harness.records.types import Cell, canonical_json, to_json
+from harness.records.types import Cell, equal_but_for, to_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +146,7 @@ def _iso_quality(twin: Setting, compared: list[Setting]) -> IsoQuality:
 
 
 def _key(cell: Cell) -> str:
-    return canonical_json(to_json(replace(cell, prompt_set="")))
+    return equal_but_for(cell, "prompt_set")
 
 
 def _setting(run: Run, rows: Sequence[CellRow]) -> Setting:

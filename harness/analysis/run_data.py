@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.analysis.environments import mixed_environments
 from harness.records.parse import cell_from_json
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
-from harness.records.types import Cell, Environment, Record, canonical_json, to_json
+from harness.records.types import Cell, Environment, Record, equal_but_for
 from harness.spec.config import DeviceConfig
 from harness.spec.data import device_of
 from harness.spec.floor import Shape, shape_from_json
@@ -138,12 +138,12 @@ def load_run(run_dir: Path, usd_per_hour: Mapping[str, float] | None = None) -> 
 
 def steps_key(cell: Cell) -> str:
     """Equal for cells that differ in num_steps alone."""
-    return canonical_json(to_json(replace(cell, num_steps=None)))
+    return equal_but_for(cell, "num_steps")
 
 
 def options_key(cell: Cell) -> str:
     """Equal for cells that differ in options alone."""
-    return canonical_json(to_json(replace(cell, options={})))
+    return equal_but_for(cell, "options")
 
 
 def _most_steps(cells: Sequence[CellPlan]) -> dict[str, CellPlan]:

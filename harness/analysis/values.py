@@ -12,11 +12,9 @@ from harness.analysis.metrics import METRICS, Metric, Missing
 from harness.analysis.metrics.registry import Scope
 from harness.analysis.run_data import CellPlan, Run, options_key, steps_key
 from harness.analysis.summary import Share, Summary, summarise, summarise_share
-from harness.records.types import AUTOREGRESSIVE, Cell, Record, Round
+from harness.records.types import AUTOREGRESSIVE, TWIN_FIELDS, Cell, Record, Round
 
-# Twins may differ in these and in nothing else.
-TWIN_KEYS = ("decoding", "block_length", "num_steps", "stopping")
-# And a cell and its peer in these; each backend has options of its own, and those that both know are equal.
+# A cell and its peer may differ in these; each backend has options of its own, and those that both know are equal.
 PEER_KEYS = ("backend", "options")
 _SCOPES: tuple[Scope, ...] = get_args(Scope)
 
@@ -170,7 +168,7 @@ def twin_record(record: Record, planned: CellPlan, run: Run) -> Record:
         raise Missing(f"no autoregressive twin: {reason}")
     if run.plan.get("isolation") == "process":
         raise Missing("isolation=process: every cell has a process of its own, and a speed-up takes rounds of one")
-    return _of_one_process("autoregressive twin", planned.twin_id, record, run, TWIN_KEYS)
+    return _of_one_process("autoregressive twin", planned.twin_id, record, run, TWIN_FIELDS)
 
 
 def peer_record(record: Record, planned: CellPlan, run: Run) -> Record:
@@ -201,7 +199,7 @@ def _of_one_process(what: str, cell_id: str, record: Record, run: Run, may_diffe
     return other
 
 
-def differing_keys(cell: Cell, other: Cell, may_differ: tuple[str, ...] = TWIN_KEYS) -> list[str]:
+def differing_keys(cell: Cell, other: Cell, may_differ: tuple[str, ...] = TWIN_FIELDS) -> list[str]:
     """Fields in which two cells differ although they may not; peers in one of the options that both have."""
     names = [f.name for f in fields(Cell) if f.name not in may_differ]
     shared = cell.options.keys() & other.options.keys() if "options" in may_differ else ()

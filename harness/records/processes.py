@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -62,6 +63,7 @@ _work: tuple[Callable[[Any], Any], Sequence[Any]]
 def _begin(function: Callable[[Any], Any], items: Sequence[Any]) -> None:
     global _work
     _work = function, items
+    gc.disable()  # what a process leaves behind goes with it in some seconds
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its processes
 
 

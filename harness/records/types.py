@@ -103,6 +103,14 @@ class Cell:
         return f"{decoding} b{self.batch_size} {what}{options}{backend}"
 
 
+TWIN_FIELDS = ("decoding", "block_length", "num_steps", "stopping")  # in which a cell and its twin may differ
+
+
+def equal_but_for(cell: Cell, *names: str) -> str:
+    """A text that is equal for cells that differ in these fields alone."""
+    return canonical_json({name: value for name, value in to_json(cell).items() if name not in names})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
     """One timed repetition of a cell's whole request: prefill, every canvas or token, commits, discarded work.

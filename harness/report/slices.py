@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.analysis.analyse import Analysis
-from harness.analysis.crossover import line_key
 from harness.analysis.quality import Setting
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run, SkippedCell
-from harness.records.types import Cell, canonical_json, to_json
+from harness.records.types import TWIN_FIELDS, Cell, canonical_json, equal_but_for, to_json
 from harness.report.wording import BASELINE, counted, listed, percent, plain, short
 
 _DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
@@ -167,7 +166,8 @@ def _run_name(one: Slice, apart: str) -> str:
 
 def _key(run_id: str, cell: Cell, is_wide: bool) -> _Key:
     """The run, and all that slices keep equal."""
-    return run_id, line_key(replace(cell.twin, prompt_set="") if is_wide else cell.twin)
+    differing = (*TWIN_FIELDS, "batch_size", "prompt_set") if is_wide else (*TWIN_FIELDS, "batch_size")
+    return run_id, equal_but_for(cell, *differing)
 
 
 def _condition(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:

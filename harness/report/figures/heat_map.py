@@ -125,13 +125,13 @@ def _square(axes: Axes, x: int, y: int, row: CellRow | None, scale: float, size:
     summary = row.metrics.get("speedup_vs_ar") if row is not None else None
     if summary is not None:
         fill, ink = _colour(summary.value, scale)
-        axes.add_patch(Rectangle((x + 0.02, y + 0.02), 0.96, 0.96, facecolor=fill, edgecolor="none"))
+        axes.add_artist(Rectangle((x + 0.02, y + 0.02), 0.96, 0.96, facecolor=fill, edgecolor="none"))
         value = summary.value
         text = f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.5 else f"{value:.0f}"
         axes.text(x + 0.5, y + 0.5, text, color=ink, fontsize=size, ha="center", va="center")
         return
     text, hatch = _without_number(row)
-    axes.add_patch(
+    axes.add_artist(
         Rectangle((x + 0.02, y + 0.02), 0.96, 0.96, fill=False, edgecolor=svg.GRID, hatch=hatch, linewidth=0.8)
     )
     axes.text(x + 0.5, y + 0.5, text, fontsize=size + 1, ha="center", va="center")
