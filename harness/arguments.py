@@ -14,7 +14,7 @@ from harness.spec import data
 EXIT_CODES = """exit codes:
   0 done   1 a regression   2 usage or configuration   3 incomplete: a cell failed or is missing
   4 nothing to show, not comparable, no baseline, or this machine is unfit   5 inconclusive
-  130 interrupted; the same command goes on"""
+  130 interrupted; the same command goes on, but a gate begins anew"""
 
 
 class _Parser(argparse.ArgumentParser):

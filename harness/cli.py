@@ -52,8 +52,11 @@ def main(argv: Sequence[str]) -> int:
     except Killed as error:
         return _fail(args, INCOMPLETE, str(error))
     except KeyboardInterrupt:
-        kept = f"; all that was measured is kept\ngo on with: {args.resume}" if args.verb == "run" else ""
-        return _fail(args, INTERRUPTED, f"interrupted{kept}")
+        what_next = {
+            "run": f"; all that was measured is kept\ngo on with: {args.resume}",
+            "gate": "; there is no verdict\nthe same command begins anew: base and head have to take turns in one job",
+        }
+        return _fail(args, INTERRUPTED, f"interrupted{what_next.get(args.verb, '')}")
     except BrokenPipeError:  # the reader of our output has gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

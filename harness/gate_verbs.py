@@ -225,6 +225,7 @@ def baseline(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from harness.analysis import baseline
+    from harness.report.compared import baseline_text
 
     paths = _baselines(args)
     found = [(path, baseline.read(path)) for path in paths]
@@ -232,14 +233,7 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps([baseline.to_json(one, path, date.today()) for path, one in found], indent=1))
         return DONE
     for path, one in found:
-        accepted = one.accepted(date.today())
-        print(f"{path}: {len(one.values)} values of {len({v.value.cell_id for v in one.values})} cells")
-        for approval in one.approvals:
-            until = "" if approval.until is None else f", accepted until {approval.until}"
-            print(f"  {approval.approved_on}  {approval.run_id}: {approval.reason}{until}")
-        for (cell_id, rule), allowed in sorted(accepted.items()):
-            label = one.by_key[cell_id, rule].value.label
-            print(f"  accepted: {rule} of {label}, worse by {allowed.up_to:.1%} until {allowed.until}")
+        print(baseline_text(str(path), one, date.today()), end="")
     if not found and not args.quiet:
         print(f"{args.baselines_dir}: no baseline; python -m harness baseline approve RUN --reason TEXT makes one")
     return DONE

@@ -63,6 +63,15 @@ class Baseline:
                 check_until(one.until)
 
     @property
+    def num_cells(self) -> int:
+        return len({one.value.cell_id for one in self.values})
+
+    @property
+    def too_few_launches(self) -> list[Value]:
+        """Times that are listed and not compared."""
+        return [one.value for one in self.values if not one.value.is_compared]
+
+    @property
     def by_key(self) -> dict[tuple[str, str], Approved]:
         return {(one.value.cell_id, one.value.rule): one for one in self.values}
 
@@ -127,6 +136,8 @@ class Change:
     old: float | None
     new: float
     worsening: float | None
+    num_launches: int
+    is_compared: bool  # not: a time from too few launches
 
 
 def approve(
@@ -165,17 +176,7 @@ def approve(
         approved_on=today.isoformat(),
         until=until if worse else None,
     )
-    changes = [
-        Change(
-            label=one.label,
-            rule=one.rule,
-            unit=one.unit,
-            old=known[one.cell_id, one.rule].value.value if (one.cell_id, one.rule) in known else None,
-            new=one.value,
-            worsening=one.worsening,
-        )
-        for one in chosen
-    ]
+    changes = [_change(one, known.get((one.cell_id, one.rule))) for one in chosen]
     values = {**known, **{(one.cell_id, one.rule): Approved(value=one, approval=approval.number) for one in chosen}}
     _write(path, replace(before, approvals=(*before.approvals, approval), values=_sorted(values.values())))
     return path, changes
@@ -194,14 +195,24 @@ def expire(path: Path, *, cells: Collection[str], today: date) -> list[Change]:
             one.value.cell_id in chosen if cells else until is not None and is_over(until, today)
         )
         if ends:
-            of = one.value
-            ended.append(
-                Change(label=of.label, rule=of.rule, unit=of.unit, old=of.value, new=of.value, worsening=of.worsening)
-            )
+            ended.append(_change(one.value, one))
         values.append(replace(one, value=replace(one.value, worsening=None)) if ends else one)
     if ended:
         _write(path, replace(before, values=_sorted(values)))
     return ended
+
+
+def _change(value: Value, before: Approved | None) -> Change:
+    return Change(
+        label=value.label,
+        rule=value.rule,
+        unit=value.unit,
+        old=None if before is None else before.value.value,
+        new=value.value,
+        worsening=value.worsening,
+        num_launches=value.num_launches,
+        is_compared=value.is_compared,
+    )
 
 
 def _against(value: Value, before: Approved | None) -> Value:
@@ -248,6 +259,10 @@ def to_json(baseline: Baseline, path: Path, today: date) -> dict[str, Any]:
         "identity": baseline.identity,
         "approvals": [asdict(one) for one in baseline.approvals],
         "num_values": len(baseline.values),
+        "too_few_launches": [
+            {"cell_id": one.cell_id, "rule": one.rule, "num_launches": one.num_launches}
+            for one in baseline.too_few_launches
+        ],
         "accepted": [
             {"cell_id": cell_id, "rule": rule, **asdict(one)} for (cell_id, rule), one in sorted(accepted.items())
         ],

@@ -13,6 +13,7 @@ from harness.analysis import stats
 from harness.analysis.gate.judge import settings_of
 from harness.analysis.gate.samples import Samples, by_round
 from harness.analysis.metrics import METRICS
+from harness.analysis.summary import ENOUGH_LAUNCHES
 from harness.analysis.verdict import State, Verdict
 from harness.records import store, strict
 from harness.records.types import Environment
@@ -36,6 +37,13 @@ class Value:
     high: float | None
     num_launches: int
     worsening: float | None  # against what it was judged or approved before, where it is worse: 0.05 is 5 %
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a gate sets a stored run beside it: a time from a few launches is their luck; what needs no clock
+        repeats, and one launch tells it.
+        """
+        return self.test != "time" or self.num_launches >= ENOUGH_LAUNCHES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

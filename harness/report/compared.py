@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 
+from harness.analysis.baseline import Baseline
 from harness.analysis.baseline import Change as Approved
 from harness.analysis.compare import Change, Comparison
+from harness.analysis.summary import ENOUGH_LAUNCHES
 from harness.report.wording import counted, plain, short
 
 MOST_NOTES = 5
@@ -47,7 +50,7 @@ def _row(change: Change) -> tuple[str, ...]:
 
 def approved_text(path: str, changes: Sequence[Approved]) -> str:
     """Old -> new of each value."""
-    rows = [("cell", "rule", "old", "new", "worse by")]
+    rows = [("cell", "rule", "old", "new", "worse by", "")]
     rows += [
         (
             short(one.label, 48),
@@ -55,11 +58,33 @@ def approved_text(path: str, changes: Sequence[Approved]) -> str:
             "-" if one.old is None else f"{one.old:.6g}",
             f"{one.new:.6g} {one.unit}",
             "" if one.worsening is None else f"{one.worsening:.1%}",
+            "" if one.is_compared else f"{counted(one.num_launches, 'launch')}: not compared",
         )
         for one in changes
     ]
+    few = [_too_few(count)] if (count := sum(not one.is_compared for one in changes)) else []
+    told = f"{path}: {counted(len(changes), 'value')}; commit it, and review the diff"
+    return "\n".join([*_aligned(rows), *few, told]) + "\n"
+
+
+def baseline_text(path: str, baseline: Baseline, today: date) -> str:
+    """What is approved there, what is accepted today, and how much of it is not compared yet."""
+    lines = [f"{path}: {counted(len(baseline.values), 'value')} of {counted(baseline.num_cells, 'cell')}"]
+    for approval in baseline.approvals:
+        until = "" if approval.until is None else f", accepted until {approval.until}"
+        lines.append(f"  {approval.approved_on}  {approval.run_id}: {approval.reason}{until}")
+    for (cell_id, rule), allowed in sorted(baseline.accepted(today).items()):
+        label = baseline.by_key[cell_id, rule].value.label
+        lines.append(f"  accepted: {rule} of {label}, worse by {allowed.up_to:.1%} until {allowed.until}")
+    if few := baseline.too_few_launches:
+        lines.append(f"  {_too_few(len(few))}")
+    return "\n".join(lines) + "\n"
+
+
+def _too_few(count: int) -> str:
     return (
-        "\n".join([*_aligned(rows), f"{path}: {counted(len(changes), 'value')}; commit it, and review the diff"]) + "\n"
+        f"{counted(count, 'time')} from fewer than {ENOUGH_LAUNCHES} launches: listed, not compared until a run of "
+        f"protocol.launches={ENOUGH_LAUNCHES} is approved"
     )
 
 

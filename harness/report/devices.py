@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.headline import Headline
-from harness.analysis.rows import CellRow
+from harness.analysis.rows import BELOW_FLOOR, CellRow
 from harness.records.types import Cell
 from harness.report.figures.base import Table
 from harness.report.wording import amount, batch, device_in_short, is_clear, listed, percent, ratio, short, tok_s
@@ -30,6 +30,7 @@ def table(analysis: Analysis) -> Table | None:
         for metric in _PAIRS
         if any(row.value(metric) is not None for one in headlines for row in (one.diffusion, one.autoregressive) if row)
     ]
+    too_fast = any(BELOW_FLOOR in row.marks for one in headlines for row in (one.diffusion, one.autoregressive) if row)
     head = (
         "device",
         *(["run"] if runs else []),
@@ -43,6 +44,7 @@ def table(analysis: Analysis) -> Table | None:
         caption=(
             "Run by run, never averaged: the fastest setting at the smallest batch. Pairs are block diffusion | "
             "autoregressive decoding; prices are the device files', used without a pause."
+            + (f" {BELOW_FLOOR.capitalize()}." if too_fast else "")
         ),
         head=(*head, *(_PAIRS[metric][0] for metric in pairs)),
         rows=tuple(_row(headline, pairs, has_run=runs) for headline in headlines),
@@ -82,14 +84,19 @@ def _speedup(headline: Headline) -> str:
 
 def _pair(headline: Headline, metric: str, read: Callable[[float], str]) -> str:
     """Of both decoders, a dash for one that has none; or that it is unknown of both."""
-    values = [_value(row, metric) for row in (headline.diffusion, headline.autoregressive)]
-    if all(value is None for value in values):
+    values = [_value(row, metric, read) for row in (headline.diffusion, headline.autoregressive)]
+    if not any(values):
         return "unknown"
-    return " | ".join("-" if value is None else read(value) for value in values)
+    return " | ".join(value or "-" for value in values)
 
 
-def _value(row: CellRow | None, metric: str) -> float | None:
-    return None if row is None else row.value(metric)
+def _value(row: CellRow | None, metric: str, read: Callable[[float], str]) -> str | None:
+    """As it reads, with the first words of the remark that the cell's row has on it."""
+    value = None if row is None else row.value(metric)
+    if row is None or value is None:
+        return None
+    is_too_fast = metric == "floor_share" and BELOW_FLOOR in row.marks
+    return read(value) + (f", {BELOW_FLOOR.partition(':')[0]}" if is_too_fast else "")
 
 
 def _crossover(headline: Headline) -> str:

@@ -6,14 +6,14 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.metrics import METRICS
 from harness.analysis.rows import CellRow
-from harness.records.store import write_atomic
-from harness.records.types import to_json
+from harness.records.types import Cell, to_json
 from harness.report.badge import badge
+from harness.report.export_folder import replace_files
 from harness.report.markdown import summary_text
 from harness.report.wording import plain
 
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 
 # A spreadsheet takes a text that begins so for a formula; behind an apostrophe it is a text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_WHOLE = tuple(name for name, kind in get_type_hints(Cell).items() if kind in (int, int | None))
+_PARTS = ("", "_low", "_high")  # of a metric: its value and its interval
+_EXACT = 2**53  # from here on a float is no exact whole number
+_COUNTED = ("FLOP", "bytes", "operations", "passes")  # units of metrics that count whole things
 
 
-def write_exports(analysis: Analysis, pictures: Mapping[str, tuple[str, bytes]], directory: Path) -> list[Path]:
-    """Write all of it into the folder and return the paths.
+def write_exports(analysis: Analysis, pictures: Mapping[str, tuple[str, bytes]], directory: Path) -> None:
+    """Write all of it into the folder, in the place of what an earlier export made there.
 
     pictures: the page's figures by name, as SVG and PNG (harness/report/svg.py::files_kept).
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: the folder cannot be written, or a file is in the way that no export made.
     """
     files: dict[str, str | bytes] = {
         "summary.json": json.dumps(analysis.to_json(), indent=1) + "\n",
@@ -41,20 +45,26 @@ def write_exports(analysis: Analysis, pictures: Mapping[str, tuple[str, bytes]],
     }
     for name, (svg, png) in pictures.items():
         files |= {f"{name}.svg": svg, f"{name}.png": png}
-    for name, content in files.items():
-        write_atomic(directory / name, content)
-    return [directory / name for name in files]
+    replace_files(directory, {name: one.encode() if isinstance(one, str) else one for name, one in files.items()})
 
 
 def cell_frame(analysis: Analysis) -> pd.DataFrame:
     """A row for each planned cell: its configuration, what became of it, and each metric with its interval.
 
-    A metric that no cell has gets no column; one that this cell lacks is empty, and `missing` says why.
+    A metric that no cell has gets no column; one that this cell lacks is empty, and `missing` says why. What counts
+    whole things is Int64, which may be empty and stays whole beside an empty one.
     """
     import pandas as pd
 
     known = [name for name in METRICS if any(name in row.metrics for row in analysis.rows)]
-    return pd.DataFrame([_row(row, known) for row in analysis.rows])
+    table = pd.DataFrame([_row(row, known) for row in analysis.rows])
+    return table.astype({name: "Int64" for name in [*_WHOLE, *_whole_metrics(table, known)]})
+
+
+def _whole_metrics(table: pd.DataFrame, known: list[str]) -> list[str]:
+    """Columns of counts, unless one of them has a half: the median of an even number of rounds may lie between two."""
+    names = [f"{name}{part}" for name in known if METRICS[name].unit in _COUNTED for part in _PARTS]
+    return [name for name in names if ((table[name].dropna() % 1 == 0) & (table[name].dropna() < _EXACT)).all()]
 
 
 def _row(row: CellRow, metrics: list[str]) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def _row(row: CellRow, metrics: list[str]) -> dict[str, Any]:
     }
     for name in metrics:
         summary = row.metrics.get(name)
-        told |= {f"{name}{part}": None for part in ("", "_low", "_high")}
+        told |= {f"{name}{part}": None for part in _PARTS}
         if summary is not None:
             told |= {name: summary.value, f"{name}_low": summary.low, f"{name}_high": summary.high}
     told["missing"] = json.dumps({name: row.missing[name] for name in metrics if name in row.missing})
@@ -87,8 +97,10 @@ def _flat(value: Any) -> Any:
 
 def csv_text(analysis: Analysis) -> str:
     """The table with no text that a spreadsheet would run. Numbers stay numbers, negative ones too."""
-    inert = cell_frame(analysis).map(lambda v: f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v)
-    return str(inert.to_csv(index=False, lineterminator="\n"))
+    table = cell_frame(analysis)
+    for name in table.select_dtypes(exclude="number"):
+        table[name] = table[name].map(lambda v: f"'{v}" if isinstance(v, str) and v.startswith(_FORMULA) else v)
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
 def _parquet(table: pd.DataFrame) -> bytes:

@@ -8,7 +8,7 @@ from harness.analysis.analyse import Analysis
 from harness.analysis.crossover import Line
 from harness.analysis.headline import Headline
 from harness.analysis.quality import IsoQuality, quality, speed
-from harness.analysis.rows import CellRow
+from harness.analysis.rows import BELOW_FLOOR, CellRow
 from harness.records.types import BLOCK_DIFFUSION
 from harness.report.wording import (
     AUTOREGRESSIVE_NAME,
@@ -204,6 +204,7 @@ def _floors(headline: Headline) -> Tile:
     notes += [f"roof: {listed(list(roofs))}"] if roofs else []
     limit = None if headline.diffusion is None else headline.diffusion.value("limit_speedup_vs_ar")
     notes += [f"speed-up if both ran at their floors: {ratio(limit)}"] if limit is not None else []
+    notes += [BELOW_FLOOR] if any(row is not None and BELOW_FLOOR in row.marks for _, row in sides) else []
     return Tile(name=name, value=" | ".join(percent(share) for _, share in known), unit="", notes=tuple(notes))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,10 +38,18 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def gate(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def begun(repository: Path, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONSAFEPATH": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "harness", "gate", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=repository, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=repository, env=environment
+    )
+
+
+def gate(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    with begun(repository, *words) as process:
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def test_base_and_head_are_measured_in_turn_and_judged(repository: Path) -> None:
@@ -97,3 +106,35 @@ def test_a_base_without_the_suite_is_no_baseline(repository: Path) -> None:
     assert done.returncode == 4
     assert done.stderr.startswith("error: base HEAD")
     assert "'new' is not one of" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_gate_ends_with_130_says_that_it_begins_anew_and_leaves_no_worktree(
+    repository: Path, number: signal.Signals
+) -> None:
+    before = set(repository.glob("results/smoke/gates/*"))
+    many = ("gate.screen_pairs=50", "gate.most_screen_pairs=50")
+    with begun(repository, "--base", "HEAD", "--suite", "smoke", *SMALL, *many) as process:
+        assert process.stderr is not None
+        said = ""
+        while "screen pair 1 head" not in said:
+            line = process.stderr.readline()
+            assert line, f"it ended before its first pair did: {said}"
+            said += line
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not stdout, "no verdict"
+    *_, kept, error, what_next = stderr.splitlines()
+    (job_dir,) = set(repository.glob("results/smoke/gates/*")) - before
+    assert kept.endswith(str(job_dir.relative_to(repository)))
+    assert error == "error: interrupted; there is no verdict"
+    assert what_next.startswith("the same command begins anew")
+    assert not (job_dir / "verdict.json").exists()
+    worktrees = subprocess.run(
+        ["git", "-C", str(repository), "worktree", "list"], capture_output=True, text=True, check=True
+    )
+    assert len(worktrees.stdout.splitlines()) == 1
+    assert {one.dropped for one in jobs.read(job_dir).launches} <= {None, "interrupted"}
+    again = gate(repository, "--base", str(job_dir), "-q", "--json")
+    assert "REGRESSED" not in json.loads(again.stdout)["counts"], again.stderr

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from xml.etree import ElementTree as ET
@@ -61,6 +62,41 @@ def test_the_tables_hold_every_cell_and_metric_of_the_analysis(usual: tuple[Path
             absent = [name for name in row.missing if name in table]
             assert all(pd.isna(told[name]) for name in absent)
             assert json.loads(told["missing"]).keys() == set(absent)
+
+
+WHOLE = (
+    "batch_size",
+    "prompt_tokens",
+    "output_tokens",
+    "block_length",
+    "num_steps",
+    "passes",
+    "peak_memory_bytes_high",
+)
+
+
+def test_what_counts_whole_things_is_a_whole_number_beside_empty_ones_too(usual: tuple[Path, Analysis]) -> None:
+    folder, analysis = usual
+    told = list(csv.DictReader(io.StringIO((folder / "cells.csv").read_text(encoding="utf-8"))))
+    for name in WHOLE:
+        assert all(re.fullmatch(r"[0-9]*", line[name]) for line in told), name
+    cells = [row.cell for row in analysis.rows]
+    assert None in [cell.block_length for cell in cells]
+    assert [line["block_length"] for line in told] == [str(cell.block_length or "") for cell in cells]
+    assert [line["num_steps"] for line in told] == [str(cell.num_steps or "") for cell in cells]
+    table = pd.read_parquet(folder / "cells.parquet")
+    assert {str(table[name].dtype) for name in WHOLE} == {"Int64"}
+    assert [None if pd.isna(one) else one for one in table["num_steps"]] == [cell.num_steps for cell in cells]
+
+
+def test_a_count_with_a_half_keeps_it(usual: tuple[Path, Analysis]) -> None:
+    _, analysis = usual
+    first, *others = analysis.rows
+    half = replace(first.metrics["passes"], value=17.5)
+    changed = replace(analysis, rows=(replace(first, metrics={**first.metrics, "passes": half}), *others))
+    table = cell_frame(changed)
+    assert table["passes"][0] == 17.5
+    assert table["passes_low"].dtype == "Int64"
 
 
 def colours_of(path: Path) -> set[tuple[int, ...]]:

@@ -104,6 +104,33 @@ def test_no_baseline_is_exit_code_4_and_an_approved_one_is_used(
     assert cli.main(["gate", "--base", "baseline", "--head", worse, "-q"]) == 1
 
 
+@pytest.mark.parametrize("launches", [1, 4, 5])
+def test_an_approved_time_is_compared_from_five_launches_on_and_a_counter_from_the_first(
+    results: Path, launches: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, told = launches < 5, "not compared"
+    first = stored(results, "a", operations(100), launches=launches)
+    head = stored(results, "b", operations(101), launches=launches, pass_s=lambda cell: 1.0)
+    assert cli.main(["baseline", "approve", first, "--reason", "the first one"]) == 0
+    *rows, summary, _ = capsys.readouterr().out.splitlines()
+    assert [row for row in rows if told in row] == ([row for row in rows if "_time " in row] if few else [])
+    assert (told in summary) == few
+    assert cli.main(["baseline", "list"]) == 0
+    assert (told in capsys.readouterr().out) == few
+    assert cli.main(["baseline", "list", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert {one["num_launches"] for one in listed["too_few_launches"]} == ({launches} if few else set())
+    assert cli.main(["gate", "--base", "baseline", "--head", head, "-o", "out"]) == 1, "the counter is red in any case"
+    assert ("are not compared: they were approved from fewer than 5 launches" in capsys.readouterr().out) == few
+    rules = [rule for cell in json.loads(Path("out/verdict.json").read_text())["cells"] for rule in cell["rules"]]
+    assert {rule["state"] for rule in rules if rule["rule"] == "operations"} == {"REGRESSED"}
+    times = [rule for rule in rules if rule["test"] == "time"]
+    assert times
+    assert {rule["state"] for rule in times} == {"REPORTED"}
+    assert all((rule["ratio"] is None) == (f"{launches} of the 5 launches" in rule["reason"]) == few for rule in times)
+    assert all(rule["base"] and rule["head"] for rule in times), "both are listed"
+
+
 def test_what_is_worse_is_approved_with_an_end_alone(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, worse = stored(results, "a", operations(100)), stored(results, "b", operations(101))
     approve = ["baseline", "approve", worse, "--reason", "a new sampler"]

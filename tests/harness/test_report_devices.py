@@ -128,6 +128,27 @@ def test_the_table_of_devices_has_the_records_numbers(three: list[Path]) -> None
         assert money == "unknown" if name != "A" else float(money.split(" | ")[0]) == pytest.approx(wanted, rel=0.01)
 
 
+def test_a_floor_share_above_100_percent_carries_its_remark_and_the_others_do_not(tmp_path: Path) -> None:
+    def too_fast(cell: Cell) -> float:
+        return usual_pass_s(cell) / (1 if cell.block_length else 10)  # autoregressive beats its floor
+
+    table = devices.table(analysed(written(tmp_path, (on("a", pass_s=too_fast), on("b")))))
+    assert table is not None
+    marked, plain = (dict(zip(table.head, row, strict=True))["floor share"] for row in table.rows)
+    ours, theirs = marked.split(" | ")
+    assert re.fullmatch(r"[0-9.]+ %", ours)
+    assert float(theirs.split(" %")[0]) > 100
+    assert theirs.endswith(" %, faster than its floor")
+    assert all(re.fullmatch(r"[0-9.]+ %", one) for one in plain.split(" | "))
+    assert "Faster than its floor: the roof is not this machine's, or weights stay in a cache." in table.caption
+
+
+def test_where_no_cell_beats_its_floor_the_table_of_devices_says_nothing_of_it(three: list[Path]) -> None:
+    table = devices.table(analysed(three[1:]))
+    assert table is not None
+    assert "faster than its floor" not in f"{table.caption} {table.rows}".lower()
+
+
 def test_one_run_has_no_table_of_devices(three: list[Path]) -> None:
     assert devices.table(analysed(three[:1])) is None
     assert 'id="devices"' not in build_page(analysed(three[:1]))

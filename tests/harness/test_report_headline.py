@@ -6,11 +6,14 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from pages import analysed, expected_crossover, parsed, slow_diffusion
-from synthetic import Scenario
+from synthetic import Scenario, usual_pass_s
 from whole import build_page
 
 from harness.analysis.analyse import Analysis
+from harness.analysis.rows import BELOW_FLOOR
+from harness.records.types import Cell
 from harness.report import headlines
 from harness.report.wording import plain, ratio, tok_s
 
@@ -75,6 +78,17 @@ def test_every_tile_is_computed_from_the_rows(analysis: Analysis, page: str, fra
         )
         assert speedup.value == (ratio(best["speedup_vs_ar.value"]) if best["speedup_vs_ar.value"] > 0 else "none")
         assert crossover.value == expected_crossover(rows, best)
+
+
+@pytest.mark.parametrize("faster", [1, 10])
+def test_a_tile_with_a_floor_share_above_100_percent_says_so_whichever_side_it_is(tmp_path: Path, faster: int) -> None:
+    def pass_s(cell: Cell) -> float:
+        return usual_pass_s(cell) / (1 if cell.block_length else faster)
+
+    analysis = analysed(tmp_path, Scenario(pass_s=pass_s))
+    tile = headlines.tiles(analysis.headlines[0], analysis)[3]
+    largest = max(float(share.removesuffix(" %")) for share in tile.value.split(" | "))
+    assert (largest > 100) == (faster > 1) == (BELOW_FLOOR in tile.notes)
 
 
 def test_random_weights_are_announced_at_the_top(tmp_path: Path) -> None:

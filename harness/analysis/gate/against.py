@@ -13,6 +13,7 @@ from harness.analysis.gate.headline import headline_of
 from harness.analysis.gate.judge import Acceptance, Accepted, cell_verdict, settings_of
 from harness.analysis.gate.presence import bare
 from harness.analysis.gate.samples import OK, Samples
+from harness.analysis.summary import ENOUGH_LAUNCHES
 from harness.analysis.verdict import (
     BASELINE,
     VERDICT_SCHEMA,
@@ -67,7 +68,7 @@ def judge(
         cells=tuple(verdicts),
         groups=(),
         differences=tuple(differences),
-        warnings=samples.warnings,
+        warnings=(*samples.warnings, *_too_few(baseline)),
         settings=strict.plain(gate),
     )
 
@@ -116,12 +117,14 @@ def _rule(
 ) -> RuleVerdict:
     of = approved.value
     base, head = of.value, value.value if value is not None else None
-    ratio = head / base if head is not None and base > 0 and head > 0 else None
+    ratio = head / base if of.is_compared and head is not None and base > 0 and head > 0 else None
     state, reason = State.REPORTED, "shown, and not judged against stored values"
     if rule is None:
         reason = "the suite has this rule no longer"
     elif head is None:
         state, reason = State.MISSING, f"approved is {base:.15g} {of.unit}, and head has no value"
+    elif not of.is_compared:
+        reason = f"not compared: approved from {of.num_launches} of the {ENOUGH_LAUNCHES} launches that a time needs"
     elif rule.test == "exact":
         worse = (head - base) * (1 if of.better == "lower" else -1)
         beyond = abs(head - base) > rule.margin * abs(base)
@@ -142,6 +145,17 @@ def _rule(
         ratio=ratio,
         **numbers,
     )
+
+
+def _too_few(baseline: Baseline | None) -> list[str]:
+    few = baseline.too_few_launches if baseline is not None else []
+    if not few:
+        return []
+    cells = len({one.cell_id for one in few})
+    return [
+        f"times of {cells} of the baseline's cells are not compared: they were approved from fewer than "
+        f"{ENOUGH_LAUNCHES} launches; approve a run of protocol.launches={ENOUGH_LAUNCHES}"
+    ]
 
 
 def _missing(samples: Samples, baseline: Baseline | None) -> list[CellVerdict]:
