@@ -92,7 +92,7 @@ def test_what_counts_whole_things_is_a_whole_number_beside_empty_ones_too(usual:
 def test_a_count_with_a_half_keeps_it(usual: tuple[Path, Analysis]) -> None:
     _, analysis = usual
     first, *others = analysis.rows
-    half = replace(first.metrics["passes"], value=17.5)
+    half = first.metrics["passes"]._replace(value=17.5)
     changed = replace(analysis, rows=(replace(first, metrics={**first.metrics, "passes": half}), *others))
     table = cell_frame(changed)
     assert table["passes"][0] == 17.5
