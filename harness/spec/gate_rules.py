@@ -26,7 +26,8 @@ class GateRule:
     test: str = "exact"
     margin: float = 0.0  # exact: what may differ, as a share
     floor: float = 0.025  # time, random: a smaller change is never red, whatever the test says
-    agreement: float = 0.95  # output: rows may differ first at one token in 1 / (1 - agreement)
+    # output: rows may differ first at one token in 1 / (1 - agreement); null: 0.995 in float32, else 0.95
+    agreement: float | None = None
     where: dict[str, Any] = field(default_factory=dict)  # field of a cell -> list of values; {}: every cell
     devices: list[str] = field(default_factory=list)  # kinds on which it is gated; elsewhere it is shown; []: all
     family: str = ""  # whose members share one error rate; "": that of its test
@@ -104,7 +105,9 @@ def _check_rule(where: str, rule: GateRule, cell_fields: list[str]) -> None:
     _expect(is_output == (rule.test == "output"), f"{where}: {rule.metric} by {rule.test}", "output_ids by output")
     for name in ("margin", "floor"):
         _expect(0 <= getattr(rule, name) < 1, f"{where}.{name}: {getattr(rule, name)}", "at least 0 and below 1")
-    _expect(0 < rule.agreement < 1, f"{where}.agreement: {rule.agreement}", "above 0 and below 1")
+    _expect(
+        rule.agreement is None or 0 < rule.agreement < 1, f"{where}.agreement: {rule.agreement}", "above 0 and below 1"
+    )
     for axis, values in rule.where.items():
         _expect(axis in cell_fields, f"{where}.where: {axis!r}", f"one of {', '.join(cell_fields)}")
         _expect(isinstance(values, list), f"{where}.where.{axis}: {values!r}", "a list of values")

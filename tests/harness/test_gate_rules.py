@@ -126,6 +126,36 @@ def test_tokens_may_change_as_rounding_changes_them_and_no_more(
     assert verdict.exit_code == (3 if state is State.OUTPUT_CHANGED else 0)
 
 
+def in_float32(scenario: Scenario) -> Scenario:
+    names = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
+    return replace(scenario, axes={**scenario.axes, **{name: ["float32"] for name in names}})
+
+
+@pytest.mark.parametrize(
+    ("scenario", "rows", "state"),
+    [
+        (SMALL, [other_from(0)], State.OUTPUT_CHANGED),  # p is 1 in 20 itself
+        (SMALL, [other_from(1)], State.OK),
+        (SMALL, [other_from(12)] * 4, State.OK),
+        (in_float32(SMALL), [other_from(12)] * 4, State.OUTPUT_CHANGED),
+        (in_float32(SMALL), [other_from(9)], State.OUTPUT_CHANGED),
+        (in_float32(SMALL), [other_from(10)], State.OK),
+        (in_float32(SMALL), [ROW, ROW, ROW, other_from(40)], State.OK),  # rounding
+    ],
+)
+def test_fewer_rows_show_a_change_in_float32_whose_near_ties_are_rarer(
+    tmp_path: Path, scenario: Scenario, rows: list[list[int]], state: State
+) -> None:
+    verdict = judged(tmp_path, tokens(*[ROW] * len(rows)), tokens(*rows), scenario)
+    assert rule(verdict, "outputs").state is state
+
+
+def test_an_agreement_that_the_suite_names_is_asked_in_every_dtype(tmp_path: Path) -> None:
+    own = {"rules": {**GATE["rules"], "outputs": {**GATE["rules"]["outputs"], "agreement": 0.5}}}
+    verdict = judged(tmp_path, tokens(*[ROW] * 4), tokens(*[other_from(12)] * 4), in_float32(SMALL), **own)
+    assert rule(verdict, "outputs").state is State.OK
+
+
 def test_faster_with_other_tokens_is_no_improvement(tmp_path: Path) -> None:
     fast: Change = lambda record: tokens(*[other_from(0)] * 4)(  # noqa: E731
         rounds(lambda one: replace(one, wall_s=one.wall_s / 2))(record)
