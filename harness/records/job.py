@@ -16,6 +16,8 @@ JOB_SCHEMA = 1
 JOB_FILE = "job.json"
 SCREEN, CONFIRM = "screen", "confirm"
 BASE, HEAD = "base", "head"
+# Why a launch is dropped whose counts and tokens are no better than its times; whatever else is, spoils times alone.
+INTERRUPTED, CRASHED, MEMORY_ERROR = "interrupted", "its process ended", "a memory error of the GPU was counted (ECC)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +48,11 @@ class Launch:
         if not 0 <= self.pair < 10_000:
             raise ValueError(f"pair is {self.pair}")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ended well, so that what no clock decides is valid, whether or not its times count."""
+        return not (self.dropped or "").startswith((INTERRUPTED, CRASHED, MEMORY_ERROR)) and self.run_dir != ""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
@@ -58,9 +65,15 @@ class Job:
 
     def counting(self, stage: str, side: str) -> dict[int, list[Launch]]:
         """Pair -> its attempts that count, in order; a later one may hold only the cells that an earlier one lost."""
+        whole = self.whole(stage, side).items()
+        counting = {pair: [one for one in attempts if one.dropped is None] for pair, attempts in whole}
+        return {pair: attempts for pair, attempts in counting.items() if attempts}
+
+    def whole(self, stage: str, side: str) -> dict[int, list[Launch]]:
+        """Likewise, with those whose times alone do not count."""
         found: dict[int, list[Launch]] = {}
         for one in sorted(self.launches, key=lambda one: one.attempt):
-            if (one.stage, one.side) == (stage, side) and one.dropped is None:
+            if (one.stage, one.side) == (stage, side) and one.is_whole:
                 found.setdefault(one.pair, []).append(one)
         return found
 

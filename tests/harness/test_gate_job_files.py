@@ -61,14 +61,14 @@ def test_a_damaged_job_is_refused_with_one_message(
     assert len(stderr.splitlines()) <= 5
 
 
-def test_a_job_without_a_launch_that_counts_says_so(tmp_path: Path) -> None:
+def test_a_job_of_whose_head_no_launch_ended_well_says_so(tmp_path: Path) -> None:
     dropped = Side(scenario=SMALL.scenario)
     job_dir = write_job(tmp_path, SMALL, dropped)
     job = json.loads((job_dir / jobs.JOB_FILE).read_text())
     for launch in job["launches"]:
-        launch["dropped"] = "throttled" if launch["side"] == "head" else None
+        launch["dropped"] = "interrupted" if launch["side"] == "head" else None
     (job_dir / jobs.JOB_FILE).write_text(json.dumps(job))
-    with pytest.raises(StoreError, match="no launch of head counts"):
+    with pytest.raises(StoreError, match="no launch of head ended well"):
         gate.judge(job_dir)
 
 

@@ -52,6 +52,10 @@ class Asked:
 
     def one_sided(self, has_base: bool, has_head: bool, unit: str, better: str) -> RuleVerdict | None:
         """What to say where not both sides have a value; None where neither has, and the rule says nothing."""
+        lacking = 1 if has_base else 0
+        if has_base != has_head and lacking in self.samples.uncounted:
+            reason = f"{('base', 'head')[lacking]} has no value, for its launch that takes exact counts was lost"
+            return self.verdict(State.INCONCLUSIVE, reason, unit=unit, better=better)
         if has_base and not has_head:
             return self.verdict(State.MISSING, "base has a value, head has none", unit=unit, better=better)
         if has_head and not has_base:
@@ -97,7 +101,7 @@ def exact(asked: Asked, metric: Metric) -> RuleVerdict | None:
 def _values(asked: Asked, metric: Metric, side: int) -> dict[Key, list[float]]:
     """Round -> its value in each launch."""
     values: dict[Key, list[float]] = {}
-    for sample in asked.samples.of_side(side):
+    for sample in asked.samples.of_counts(side):
         for key, value in by_round(metric, asked.cell_id, sample).items():
             values.setdefault(key, []).append(value)
     return values
@@ -105,7 +109,7 @@ def _values(asked: Asked, metric: Metric, side: int) -> dict[Key, list[float]]:
 
 def _works(asked: Asked, side: int) -> dict[Key, Any]:
     """Round -> how much its tokens asked for: their number, and with adaptive stopping the steps they took."""
-    for sample in asked.samples.of_side(side):
+    for sample in asked.samples.of_counts(side):
         record = sample.record(asked.cell_id)
         if record is not None:
             return {(one.index, one.seed): _work(one, asked.cell) for one in record.rounds}
@@ -174,7 +178,7 @@ def outputs(asked: Asked) -> RuleVerdict | None:
 
 def _counted(asked: Asked, side: int) -> tuple[list[list[int]], list[str]] | None:
     """Token ids of the first rows and hashes of all rows, of the first launch that counted them."""
-    for sample in asked.samples.of_side(side):
+    for sample in asked.samples.of_counts(side):
         record = sample.record(asked.cell_id)
         rows = record.counters.get(OUTPUT_IDS) if record is not None else None
         if record is not None and isinstance(rows, list) and rows and all(isinstance(row, list) for row in rows):
@@ -207,7 +211,7 @@ class Drawn:
 
 def random(asked: Asked, metric: Metric, gate: GateConfig, seed: int) -> RuleVerdict | Drawn | None:
     """Paired over prompts, by the sign-flip test of the mean difference."""
-    base, head = (by_prompt(metric, asked.cell_id, asked.samples.of_side(side)) for side in (0, 1))
+    base, head = (by_prompt(metric, asked.cell_id, asked.samples.of_counts(side)) for side in (0, 1))
     if not base or not head:
         return asked.one_sided(bool(base), bool(head), metric.unit, metric.better)
     prompts = [prompt for prompt in base if prompt in head]

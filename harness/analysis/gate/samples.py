@@ -68,10 +68,15 @@ class Samples:
     sides: tuple[Side, Side]
     stages: dict[str, list[Pair]]
     warnings: tuple[str, ...]
+    uncounted: tuple[int, ...] = ()  # sides of a job without the launch that takes exact counts
 
     def of_side(self, side: int, stage: str | None = None) -> list[Sample]:
         stages = self.stages.values() if stage is None else [self.stages.get(stage, [])]
         return [pair[side] for pairs in stages for pair in pairs if pair[side] is not None]  # type: ignore[misc]
+
+    def of_counts(self, side: int) -> list[Sample]:
+        """Every attempt as a sample of its own, with its counts and tokens, whatever disturbed its times."""
+        return [Sample(((run, {}),), one.launch) for one in self.of_side(side) for run, _ in one.attempts]
 
     @property
     def whole(self) -> str:
@@ -106,13 +111,21 @@ class Samples:
 
 
 def of_job(job_dir: Path) -> Samples:
-    """Raises StoreError where job.json or a run in it cannot be read, or one side has no launch that counts."""
+    """Raises StoreError where job.json or a run in it cannot be read, or no launch of one side ended well."""
     job = jobs.read(job_dir)
     stages = {stage: _pairs(job, stage, job_dir) for stage in (SCREEN, CONFIRM)}
     for side, name in enumerate((BASE, HEAD)):
         if not any(pair[side] for pair in stages[SCREEN]):
-            raise StoreError(f"{job_dir}: no launch of {name} counts, so there is nothing to judge")
-    samples = Samples(mode=JOB, suite=job.suite, sides=_NO_SIDES, stages=stages, warnings=tuple(_dropped(job)))
+            raise StoreError(f"{job_dir}: no launch of {name} ended well, so there is nothing to judge")
+    uncounted = [side for side, name in enumerate((BASE, HEAD)) if 0 not in job.whole(SCREEN, name)]
+    samples = Samples(
+        mode=JOB,
+        suite=job.suite,
+        sides=_NO_SIDES,
+        stages=stages,
+        warnings=(*_dropped(job), *(_uncounted((BASE, HEAD)[side]) for side in uncounted)),
+        uncounted=tuple(uncounted),
+    )
     return replace(samples, sides=(_side(samples, 0, job.base), _side(samples, 1, job.head)))
 
 
@@ -149,11 +162,16 @@ def _of_loaded(runs: tuple[Run, Run], names: tuple[str, str]) -> Samples:
 def _load(job_dir: Path, launches: Sequence[jobs.Launch] | None) -> Sample | None:
     if not launches:
         return None
-    return Sample(tuple((load_run(job_dir / one.run_dir), one.dropped_cells) for one in launches), 0)
+    runs = [load_run(job_dir / one.run_dir) for one in launches]
+    lost = [
+        one.dropped_cells if one.dropped is None else dict.fromkeys(run.planned, one.dropped)
+        for one, run in zip(launches, runs, strict=True)
+    ]
+    return Sample(tuple(zip(runs, lost, strict=True)), 0)
 
 
 def _pairs(job: Job, stage: str, job_dir: Path) -> list[Pair]:
-    base, head = (job.counting(stage, side) for side in (BASE, HEAD))
+    base, head = (job.whole(stage, side) for side in (BASE, HEAD))
     pairs = sorted(base.keys() | head.keys())
     return [(_load(job_dir, base.get(pair)), _load(job_dir, head.get(pair))) for pair in pairs]
 
@@ -166,6 +184,13 @@ def _dropped(job: Job) -> Iterator[str]:
         for reason in sorted(set(one.dropped_cells.values())):
             count = list(one.dropped_cells.values()).count(reason)
             yield f"{where}: {count} cells do not count: {reason}"
+
+
+def _uncounted(side: str) -> str:
+    return (
+        f"no launch of {side} ended well in the first pair, in which operations, bytes and tokens are counted: "
+        "rules of them may have nothing to compare"
+    )
 
 
 def _side(samples: Samples, side: int, revision: jobs.Revision) -> Side:

@@ -116,7 +116,7 @@ class LiveJob:
                     attempt=attempt,
                     order=len(self.launches) + i,
                     run_dir=self._keep(folder, self.job_dir / side / name),
-                    dropped="interrupted",  # until it is judged
+                    dropped=jobs.INTERRUPTED,  # until it is judged
                     dropped_cells={},
                 )
                 for i, (side, folder) in enumerate(folders.items())
@@ -125,7 +125,7 @@ class LiveJob:
             self.write()
         judged = [self._judged(one, code, todo[one.side]) for one, code in zip(launches, codes, strict=True)]
         if self._ecc_errors() != errors:
-            judged = [replace(one, dropped="a memory error of the GPU was counted (ECC)") for one in judged]
+            judged = [replace(one, dropped=jobs.MEMORY_ERROR) for one in judged]
         if why := next((one.dropped for one in judged if one.dropped), None):
             why = f"it took turns with a launch that does not count: {why}"
             judged = [replace(one, dropped=one.dropped or why) for one in judged]
@@ -174,7 +174,7 @@ class LiveJob:
     def _judged(self, launch: Launch, code: int, cells: Sequence[str]) -> Launch:
         """The launch, with whether it counts and which of its cells do not."""
         if code not in (0, _INCOMPLETE) or not launch.run_dir:
-            return replace(launch, dropped=f"its process ended with exit status {code}")
+            return replace(launch, dropped=f"{jobs.CRASHED} with exit status {code}")
         run_dir = self.job_dir / launch.run_dir
         self._refuse_other_source(launch, run_dir)
         records = list(store.read_records(run_dir).final.values())

@@ -1,0 +1,85 @@
+"""Launches whose times do not count: what no clock decides is judged, and nothing is red or green for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gate_jobs import Side, write_job
+from synthetic import Scenario
+
+from harness import cli
+from harness.analysis import gate
+from harness.analysis.verdict import State, Verdict
+from harness.records import job as jobs
+from harness.records.types import Record
+
+SMALL = Scenario(observed=True, wobble=0.001, axes={"batch_size": [4], "block_length": [256], "num_steps": [8]})
+
+
+def counted_in_the_first_pair(operations: int) -> Callable[[Record], Record]:
+    """As jobs have it: exact counts and tokens are of pair 0 alone."""
+
+    def change(record: Record) -> Record:
+        counters = {"torch_operations": operations, "output_ids": [[1, 2, 3]]} if record.run_id == "screen-00" else {}
+        return replace(record, counters=counters)
+
+    return change
+
+
+def judged(tmp_path: Path, dropped: Collection[str], why: str = "throttled", operations: int = 100) -> Verdict:
+    """With pair 0 of these sides dropped."""
+    base, head = (Side(scenario=SMALL, change=counted_in_the_first_pair(count)) for count in (100, operations))
+    job_dir = write_job(tmp_path, base, head)
+    job = jobs.read(job_dir)
+    launches = tuple(
+        replace(one, dropped=why) if one.side in dropped and (one.stage, one.pair) == (jobs.SCREEN, 0) else one
+        for one in job.launches
+    )
+    jobs.write(job_dir, replace(job, launches=launches))
+    return gate.judge(job_dir)
+
+
+def states(verdict: Verdict, rule: str) -> set[State]:
+    return {one.state for cell in verdict.cells for one in cell.rules if one.rule == rule}
+
+
+@pytest.mark.parametrize("dropped", [["base"], ["head"], ["base", "head"]])
+def test_counts_of_a_launch_whose_times_were_disturbed_are_judged(tmp_path: Path, dropped: list[str]) -> None:
+    same = judged(tmp_path / "same", dropped)
+    assert (same.counts, states(same, "outputs"), states(same, "operations")) == ({"OK": 2}, {State.OK}, {State.OK})
+    more = judged(tmp_path / "more", dropped, operations=101)
+    assert (states(more, "operations"), more.exit_code) == ({State.REGRESSED}, 1)
+
+
+@pytest.mark.parametrize("why", [jobs.INTERRUPTED, f"{jobs.CRASHED} with exit status 1", jobs.MEMORY_ERROR])
+@pytest.mark.parametrize("dropped", ["base", "head"])
+def test_counts_that_one_side_lost_with_a_launch_are_inconclusive_and_not_missing(
+    tmp_path: Path, dropped: str, why: str
+) -> None:
+    verdict = judged(tmp_path, [dropped], why)
+    assert states(verdict, "operations") == states(verdict, "outputs") == {State.INCONCLUSIVE}
+    assert verdict.counts == {"INCONCLUSIVE": 2}
+    assert any(f"no launch of {dropped} ended well in the first pair" in warning for warning in verdict.warnings)
+
+
+def test_counts_that_both_sides_lost_are_a_warning(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, ["base", "head"], jobs.INTERRUPTED)
+    assert not states(verdict, "operations")
+    assert sum("ended well in the first pair" in warning for warning in verdict.warnings) == 2
+
+
+@pytest.mark.parametrize(("policy", "code"), [("warn", 0), ("fail", 5)])
+def test_a_side_that_was_disturbed_in_every_launch_is_inconclusive_with_a_verdict(
+    tmp_path: Path, policy: str, code: int
+) -> None:
+    job_dir = write_job(tmp_path, Side(scenario=SMALL), Side(scenario=SMALL))
+    job = jobs.read(job_dir)
+    launches = tuple(replace(one, dropped="throttled" if one.side == "head" else None) for one in job.launches)
+    jobs.write(job_dir, replace(job, launches=launches))
+    assert cli.main(["gate", "--base", str(job_dir), "--inconclusive", policy, "-q"]) == code
+    verdict = json.loads((job_dir / "verdict.json").read_text(encoding="utf-8"))
+    assert verdict["counts"] == {"INCONCLUSIVE": 2}
