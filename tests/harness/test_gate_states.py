@@ -268,16 +268,3 @@ def test_incomplete_is_said_before_a_regression(tmp_path: Path) -> None:
     verdict = verdict_of(tmp_path, side(), side(scenario=ends("error", 1), slowdown=slow(0.1)))
     assert verdict.counts == {"BROKEN": 1, "REGRESSED": 1, "OK": 2}
     assert verdict.exit_code == 3
-
-
-def test_an_accepted_regression_is_shown_and_not_red(tmp_path: Path) -> None:
-    job_dir = write_job(tmp_path, side(), side(slowdown=slow(0.1)))
-    cell_id = target(gate.judge(job_dir)).cell_id
-
-    def accepted(up_to: float) -> Any:
-        return {(cell_id, "wall_time"): gate.Acceptance(up_to=up_to, reason="a new sampler", until="2027-01-31")}
-
-    verdict = gate.judge(job_dir, accepted=accepted(0.12))
-    assert (target(verdict).state, verdict.exit_code) == (State.ACCEPTED, 0)
-    assert "a new sampler" in target(verdict).reason
-    assert gate.judge(job_dir, accepted=accepted(0.05)).exit_code == 1, "it became worse than what was accepted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import log1p
 from typing import Any
 
 import harness.analysis.gate.comparable as comparable
@@ -12,7 +13,7 @@ import harness.analysis.gate.timed as timed
 from harness.analysis.gate.counters import Asked, Drawn
 from harness.analysis.gate.headline import headline_of
 from harness.analysis.gate.presence import bare, cells_of, incomparable, presence
-from harness.analysis.gate.samples import Samples
+from harness.analysis.gate.samples import Samples, mean_over_rounds
 from harness.analysis.gate.timed import Row
 from harness.analysis.gate.times import Screened
 from harness.analysis.metrics import METRICS, check_metrics
@@ -35,6 +36,8 @@ from harness.records.types import Cell
 from harness.spec.config import ConfigError
 from harness.spec.gate_rules import GateConfig, GateRule
 
+_ROUNDING = 1e-9  # of means and ratios
+
 Rules = dict[str, list[RuleVerdict]]  # cell_id -> its rules' verdicts
 
 
@@ -45,6 +48,7 @@ class Acceptance:
     up_to: float  # the worsening, as a share
     reason: str
     until: str  # ISO date, or an issue's address
+    value: float | None = None  # that was approved, in the rule's unit; None: not known, so up_to alone counts
 
 
 Accepted = Mapping[tuple[str, str], Acceptance]  # (cell_id, rule) -> what is approved and has not expired
@@ -104,7 +108,7 @@ def judge(
         verdicts = [
             settled[cell_id]
             if cell_id in settled
-            else cell_verdict(cell_id, cell, found.rules[cell_id], accepted or {})
+            else cell_verdict(cell_id, cell, found.rules[cell_id], accepted or {}, samples, gate)
             for cell_id, cell in cells.items()
         ]
     verdicts.sort(key=worst_first)
@@ -224,9 +228,23 @@ def _family(rule: GateRule) -> str:
     return rule.family or rule.test
 
 
-def cell_verdict(cell_id: str, cell: Cell, rules: Sequence[RuleVerdict], accepted: Accepted) -> CellVerdict:
-    """The worst of its rules, with what is approved."""
-    own = [_with_acceptance(one, accepted.get((cell_id, one.rule))) for one in rules]
+def cell_verdict(
+    cell_id: str,
+    cell: Cell,
+    rules: Sequence[RuleVerdict],
+    accepted: Accepted,
+    samples: Samples | None = None,
+    gate: GateConfig | None = None,
+) -> CellVerdict:
+    """The worst of its rules, with what is approved. samples: None: its rules have the values that are approved."""
+    own: list[RuleVerdict] = []
+    for one in rules:
+        acceptance = accepted.get((cell_id, one.rule)) if one.state is State.REGRESSED else None
+        values: tuple[float | None, ...] = (one.base, one.head)
+        if samples is not None and acceptance is not None and one.test != "time":
+            values = tuple(mean_over_rounds(METRICS[one.metric], cell_id, samples.of_counts(side)) for side in (0, 1))
+        margin = gate.rules[one.rule].margin if gate is not None and one.rule in gate.rules else 0.0
+        own.append(_with_acceptance(one, acceptance, values, margin))
     own.sort(key=lambda one: WORST_FIRST.index(one.state))
     if not own:
         return bare(cell_id, cell, State.INCONCLUSIVE, "no rule of the suite has a value here")
@@ -236,14 +254,42 @@ def cell_verdict(cell_id: str, cell: Cell, rules: Sequence[RuleVerdict], accepte
     return bare(cell_id, cell, state, reason, own)
 
 
-def _with_acceptance(verdict: RuleVerdict, acceptance: Acceptance | None) -> RuleVerdict:
+def _with_acceptance(
+    verdict: RuleVerdict, acceptance: Acceptance | None, values: tuple[float | None, ...], margin: float
+) -> RuleVerdict:
+    """values: of base and of head, as they are approved."""
     worsening = verdict.worsening
     if verdict.state is not State.REGRESSED or acceptance is None or worsening is None:
         return verdict
-    if worsening > acceptance.up_to:
-        return verdict
+    if why := _beyond(acceptance, worsening, values, verdict, margin):
+        return replace(verdict, reason=f"{verdict.reason}; {why}")
     why = f"approved up to {acceptance.up_to:+.1%} until {acceptance.until}: {acceptance.reason}"
     return replace(verdict, state=State.ACCEPTED, reason=f"{verdict.reason}; {why}")
+
+
+def _beyond(
+    acceptance: Acceptance, worsening: float, values: tuple[float | None, ...], verdict: RuleVerdict, margin: float
+) -> str | None:
+    """Why the worsening is not what was approved; None: it is. What is approved is a step and no slope: it holds for a
+    base from before the step, and what no clock decides has to stay at the value that was approved.
+
+    Times of another job say little, so a base counts as one from after the step if it lies nearer to the approved value
+    than to the one that this was approved against.
+    """
+    base, head = values
+    if worsening > acceptance.up_to + margin + _ROUNDING:
+        return f"only {acceptance.up_to:+.1%} is approved"
+    if acceptance.value is None or acceptance.value <= 0 or base is None or head is None or min(base, head) <= 0:
+        return None
+    from_base = counters.worse_log(base, acceptance.value, verdict.better)  # above 0: approved is worse than base
+    if from_base < log1p(acceptance.up_to) / 2:
+        return f"base has the approved {acceptance.up_to:+.1%} already"
+    if (
+        verdict.test != "time"
+        and counters.worse_log(acceptance.value, head, verdict.better) > log1p(margin) + _ROUNDING
+    ):
+        return f"only {acceptance.value:.6g} {verdict.unit} is approved"
+    return None
 
 
 def _pairs_per_cell(samples: Samples, cells: Mapping[str, Cell]) -> float:

@@ -237,6 +237,12 @@ def by_round(metric: Metric, cell_id: str, sample: Sample | None) -> dict[Key, f
     return values
 
 
+def mean_over_rounds(metric: Metric, cell_id: str, samples: Sequence[Sample]) -> float | None:
+    """Of the first launch that has the metric: what no clock decides repeats in the others."""
+    found = next((of for one in samples if (of := by_round(metric, cell_id, one))), None)
+    return None if found is None else fmean(found.values())
+
+
 def _value(metric: Metric, inputs: tuple[Any, ...]) -> float:
     if metric.scope != "share":
         return metric.compute(*inputs)
