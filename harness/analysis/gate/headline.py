@@ -4,31 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.analysis.verdict import JOB, CellVerdict, Difference, State, counts_of
+from harness.analysis.verdict import BASELINE, JOB, CellVerdict, Difference, State, counts_of
 
 _WORDS = {0: "GREEN", 1: "RED", 3: "RED", 4: "NOT COMPARABLE", 5: "INCONCLUSIVE"}
 _INCOMPLETE = (State.OUTPUT_CHANGED, State.BROKEN, State.MISSING, State.BROKEN_BOTH)
+_JUDGED = (State.OK, State.IMPROVED, State.ACCEPTED)
+_MOST_NAMED = 3
 
 
 def headline_of(
     cells: Sequence[CellVerdict], exit_code: int, effect: float, differences: Sequence[Difference], mode: str
 ) -> str:
     """One sentence with the verdict and the counts, and one with the next step. cells: the worst first."""
-    counts = counts_of(cell.state for cell in cells)
-    return (
-        f"{_WORDS[exit_code]}: {_what(cells, counts, exit_code, effect, mode)}. {_next(cells, exit_code, differences)}"
-    )
+    listed = ", ".join(f"{count} {state}" for state, count in counts_of(cell.state for cell in cells).items())
+    judged = sum(cell.state in _JUDGED for cell in cells)
+    unsure = sum(cell.state is State.INCONCLUSIVE for cell in cells)
+    if exit_code:
+        word, what = _WORDS[exit_code], f"of {len(cells)} cells, {listed}"
+    elif judged:
+        word, what = _WORDS[0], f"{_shown(cells, judged + unsure, effect, mode)} ({listed})"
+    elif unsure:
+        word, what = _WORDS[5], f"no cell of {len(cells)} is shown to be OK ({listed})"
+    else:
+        word, what = "NOTHING JUDGED", f"no cell of {len(cells)} could be compared ({listed})"
+    return f"{word}: {what}. {_next(cells, exit_code, differences)}"
 
 
-def _what(cells: Sequence[CellVerdict], counts: dict[str, int], exit_code: int, effect: float, mode: str) -> str:
-    listed = ", ".join(f"{count} {state}" for state, count in counts.items())
-    if exit_code == 0:
-        unsure = counts.get(State.INCONCLUSIVE, 0)
-        if mode != JOB:
-            return f"no counter and no output is worse in {len(cells)} cells ({listed}); times are shown, not judged"
-        known = "" if unsure else f", and none is slower by {effect:.0%}"
-        return f"no regression is shown in {len(cells)} cells{known} ({listed})"
-    return f"of {len(cells)} cells, {listed}"
+def _shown(cells: Sequence[CellVerdict], compared: int, effect: float, mode: str) -> str:
+    """What the rules have shown of the cells that were compared, and no more."""
+    accepted = sum(cell.state is State.ACCEPTED for cell in cells)
+    beyond = f"beyond the {accepted} ACCEPTED, " if accepted else ""
+    among = f"{compared} cell{'s' if compared != 1 else ''}"
+    if mode == BASELINE:
+        return f"{beyond}no counter is shown to be worse than approved in {among}, and nothing else is judged"
+    if mode != JOB:
+        return f"{beyond}no counter and no output is shown to be worse in {among}, and times are not judged"
+    fast = sum(_is_fast(cell) for cell in cells)
+    known = f"none is slower by {effect:.0%}"
+    if fast < compared:
+        known = f"a slowdown by {effect:.0%} is ruled out in {fast or 'none'} of them"
+    return f"{beyond}no regression is shown in {among}, and {known}"
+
+
+def _is_fast(cell: CellVerdict) -> bool:
+    """Whether times were judged and a slowdown is ruled out."""
+    times = {rule.state for rule in cell.rules if rule.test == "time"} - {State.REPORTED}
+    return bool(times) and times <= {State.OK, State.IMPROVED}
 
 
 def _next(cells: Sequence[CellVerdict], exit_code: int, differences: Sequence[Difference]) -> str:
@@ -47,8 +68,11 @@ def _next(cells: Sequence[CellVerdict], exit_code: int, differences: Sequence[Di
                 f"declare it as the question with --declare {refused.key}"
             )
         return f"{refused.key} is {refused.base} on base and {refused.head} on head: measure the base again here"
+    if accepted := [cell.label for cell in cells if cell.state is State.ACCEPTED]:
+        more = f" and {len(accepted) - _MOST_NAMED} more" if len(accepted) > _MOST_NAMED else ""
+        return f"Approved regressions are listed until they expire: {', '.join(accepted[:_MOST_NAMED])}{more}"
     if any(cell.state is State.INCONCLUSIVE for cell in cells):
         return "Cells that are INCONCLUSIVE say which slowdown they could have shown; a quieter machine shows less"
-    if any(cell.state is State.ACCEPTED for cell in cells):
-        return "Approved regressions are listed until they expire"
+    if not any(cell.state in _JUDGED for cell in cells):
+        return "See each cell's reason"
     return "Nothing is to be done"
