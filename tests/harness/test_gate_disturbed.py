@@ -83,3 +83,12 @@ def test_a_side_that_was_disturbed_in_every_launch_is_inconclusive_with_a_verdic
     assert cli.main(["gate", "--base", str(job_dir), "--inconclusive", policy, "-q"]) == code
     verdict = json.loads((job_dir / "verdict.json").read_text(encoding="utf-8"))
     assert verdict["counts"] == {"INCONCLUSIVE": 2}
+
+
+def test_heads_error_is_said_although_base_was_disturbed_in_every_launch(tmp_path: Path) -> None:
+    fails = replace(SMALL, outcome=lambda cell, _: "error" if cell.block_length else "ok")
+    job_dir = write_job(tmp_path, Side(scenario=SMALL), Side(scenario=fails))
+    job = jobs.read(job_dir)
+    launches = tuple(replace(one, dropped="throttled" if one.side == "base" else None) for one in job.launches)
+    jobs.write(job_dir, replace(job, launches=launches))
+    assert gate.judge(job_dir).counts == {"BROKEN": 1, "INCONCLUSIVE": 1}

@@ -61,6 +61,9 @@ def test_nothing_changed_is_ok(tmp_path: Path) -> None:
         (ends("oom"), SMALL, State.FIXED, 0),
         (ends("error"), ends("timeout"), State.BROKEN_BOTH, 3),  # 1 cell of 4 is beyond the budget of 2 %
         (ends("oom"), ends("oom"), State.REPORTED, 0),  # a result
+        (ends("oom"), ends("error"), State.BROKEN, 3),
+        (ends("unsupported"), ends("timeout"), State.BROKEN, 3),
+        (ends("absent"), ends("error"), State.BROKEN, 3),
         (SMALL, ends("absent"), State.MISSING, 3),
         (ends("absent"), SMALL, State.NEW, 0),
     ],
@@ -85,6 +88,15 @@ def test_a_cell_that_only_heads_suite_has_is_new(tmp_path: Path) -> None:
     verdict = verdict_of(tmp_path, side(), side(scenario=wider))
     assert verdict.counts == {"NEW": 2, "OK": 4}
     assert verdict.exit_code == 0
+
+
+@pytest.mark.parametrize(("status", "state"), [("error", "BROKEN"), ("timeout", "BROKEN"), ("oom", "NEW")])
+def test_a_new_cell_that_fails_is_broken(tmp_path: Path, status: str, state: str) -> None:
+    wider = replace(ends(status, 8), axes={**AXES, "batch_size": [1, 4, 8]})
+    verdict = verdict_of(tmp_path, side(), side(scenario=wider))
+    new = next(cell for cell in verdict.cells if cell.axes["batch_size"] == 8 and cell.axes["block_length"] is not None)
+    assert new.state == state
+    assert verdict.exit_code == (3 if state == "BROKEN" else 0)
 
 
 def test_a_cell_that_heads_suite_gave_up_is_shown_and_no_failure(tmp_path: Path) -> None:

@@ -28,13 +28,17 @@ def cells_of(samples: Samples) -> dict[str, Cell]:
 def presence(samples: Samples, cell_id: str, cell: Cell) -> CellVerdict | None:
     """The verdict of a cell that cannot be compared, or None."""
     planned = [cell_id in samples.planned(side) for side in (0, 1)]
+    (base, base_why), (head, head_why) = (samples.status(side, cell_id) for side in (0, 1))
+    if head in FAILED_STATUSES:  # said first: no trouble of base's excuses it
+        state = State.BROKEN_BOTH if base in FAILED_STATUSES else State.BROKEN
+        there = "only head has it" if not planned[0] else f"base {base_why}" if base_why else "base is fine"
+        return bare(cell_id, cell, state, f"head {head_why}; {there}")
     if not planned[0]:
         return bare(cell_id, cell, State.NEW, "only head has it: listed, not compared")
     if not planned[1]:
         if samples.mode == JOB:
             return bare(cell_id, cell, State.REPORTED, "head's suite has it no longer: this change removes it")
         return bare(cell_id, cell, State.MISSING, "base has it, head does not")
-    (base, base_why), (head, head_why) = (samples.status(side, cell_id) for side in (0, 1))
     if (base, head) == (OK, OK):
         return None
     if DROPPED in (base, head):
@@ -49,7 +53,7 @@ def presence(samples: Samples, cell_id: str, cell: Cell) -> CellVerdict | None:
         return bare(cell_id, cell, State.FIXED, f"base {base_why}; head is fine")
     if base == OK:
         return bare(cell_id, cell, State.BROKEN, f"head {head_why}; base is fine")
-    if base == head and head not in FAILED_STATUSES:
+    if base == head:
         return bare(cell_id, cell, State.REPORTED, f"{head} on both sides, which is a result")
     return bare(cell_id, cell, State.BROKEN_BOTH, f"base {base_why}; head {head_why}")
 
