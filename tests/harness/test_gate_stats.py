@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.analysis import stats
+from harness.analysis.gate import times
+from harness.spec.gate_rules import GateConfig
 
 FLOATS = st.floats(-0.5, 0.5, allow_nan=False)
 
@@ -89,3 +91,15 @@ def test_the_ratio_of_unpaired_launches_has_welchs_interval() -> None:
     interval = scipy_stats.ttest_ind(np.log(head), np.log(base), equal_var=False).confidence_interval(0.95)
     assert stats.ratio_interval(base, head) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
     assert stats.ratio_interval([1.0], [2.0, 3.0]) == (None, None)
+
+
+def test_a_slowdown_that_so_few_pairs_could_never_show_is_no_number() -> None:
+    """Of two pairs that scatter by 0.5 the least one of 320 cells is beyond what a float holds."""
+    draw = np.random.default_rng(0)
+    screen = times.screened(0.4 + 0.01 * draw.standard_normal((320, 3)), GateConfig())
+    few, more = (0.4 + 0.5 * draw.standard_normal((320, pairs)) for pairs in (2, 10))
+    floors = np.full(320, 0.025)
+    of_few, of_more = ([one.mde for one in times.judged(screen, pairs, floors, GateConfig())] for pairs in (few, more))
+    assert None in of_few
+    assert None not in of_more
+    assert all(one is None or np.isfinite(one) for one in of_few)

@@ -118,7 +118,8 @@ def _reason(row: Row, result: TimeResult, gate: GateConfig) -> str:
         return f"{words}, Holm-adjusted p {result.p_adjusted:.2g}"
     if result.state is State.OK:
         return f"{words}; a slowdown of {gate.effect:.0%} is ruled out"
-    return f"{words}; a slowdown of {gate.effect:.0%} is neither shown nor ruled out: these pairs show {result.mde:.1%}"
+    shown = "so few pairs can show none" if result.mde is None else f"these pairs show {result.mde:.1%}"
+    return f"{words}; a slowdown of {gate.effect:.0%} is neither shown nor ruled out: {shown}"
 
 
 def groups(rows: Sequence[Row], gate: GateConfig, stage: str) -> list[GroupVerdict]:

@@ -47,7 +47,7 @@ class TimeResult:
     high: float | None
     p: float | None = None
     p_adjusted: float | None = None
-    mde: float | None = None  # as a share: 0.05 is 5 %
+    mde: float | None = None  # as a share: 0.05 is 5 %; None: so few pairs cannot tell
 
 
 def screened(differences: Floats, gate: GateConfig) -> Screened:
@@ -165,7 +165,11 @@ def _unsure(stage: str) -> TimeResult:
     return TimeResult(state=State.INCONCLUSIVE, stage=stage, mean=None, low=None, high=None)
 
 
-def _mde(n: int, sd: float, alpha: float, floor: float, gate: GateConfig) -> float:
-    """The least slowdown, as a share, that n pairs show with gate.power by the test and beyond the floor."""
+def _mde(n: int, sd: float, alpha: float, floor: float, gate: GateConfig) -> float | None:
+    """The least slowdown, as a share, that n pairs show with gate.power by the test and beyond the floor. None: it can
+    not be told, as where two pairs are asked for the p that many cells leave.
+    """
     needs_floor = floor + stats.normal_quantile(gate.power) * sd / n**0.5
-    return float(np.expm1(max(stats.detectable_sds(n, alpha, gate.power) * sd, needs_floor)))
+    with np.errstate(over="ignore"):
+        share = float(np.expm1(max(stats.detectable_sds(n, alpha, gate.power) * sd, needs_floor)))
+    return share if np.isfinite(share) else None
