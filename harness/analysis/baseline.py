@@ -23,6 +23,10 @@ from harness.spec.config import ConfigError, nearest
 BASELINE_SCHEMA = 1
 
 
+class NothingToApprove(Exception):
+    """No cell of the run ended well; a baseline of nothing would find fault with nothing."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Approval:
     """One act of approving; git says who."""
@@ -147,8 +151,11 @@ def approve(
 
     Raises:
         ConfigError: no reason, cells that it does not have, or something is worse and `until` is None.
+        NothingToApprove: the candidate has no value.
         StoreError: the baseline there is damaged.
     """
+    if not candidate.values:
+        raise NothingToApprove(f"{candidate.run_id}: no cell ended well, so there is nothing to approve")
     if not reason.strip():
         raise ConfigError("--reason: say why these values are to be the baseline")
     try:

@@ -29,6 +29,7 @@ from harness.analysis.verdict import (
 )
 from harness.records import strict
 from harness.records.types import Cell
+from harness.spec.config import ConfigError
 from harness.spec.gate_rules import GateConfig, GateRule
 
 
@@ -40,8 +41,13 @@ def judge(
     inconclusive: str | None = None,
     declared: Iterable[str] = (),
 ) -> Verdict:
-    """baseline: None: there is none for this machine and suite, which no cell survives."""
+    """baseline: None: there is none for this machine and suite, which no cell survives.
+
+    Raises:
+        ConfigError: head has no cell of the baseline.
+    """
     gate = settings_of(samples)
+    _check_common(samples, baseline)
     accepted = baseline.accepted(today) if baseline is not None else {}
     found = {(one.cell_id, one.rule): one for one in candidate_of(samples, "").values}
     differences = _differences(samples, baseline, [*gate.declared, *declared])
@@ -71,6 +77,15 @@ def judge(
         warnings=(*samples.warnings, *_too_few(baseline)),
         settings=strict.plain(gate),
     )
+
+
+def _check_common(samples: Samples, baseline: Baseline | None) -> None:
+    if baseline is not None and not any(one.value.cell_id in samples.planned(1) for one in baseline.values):
+        raise ConfigError(
+            f"the baseline and head have no cell in common ({baseline.num_cells} and {len(samples.planned(1))} cells), "
+            "so nothing can be compared\na suite's model, options and axes are part of its cells; approve a run of the "
+            "suite as it is now"
+        )
 
 
 def _differences(samples: Samples, baseline: Baseline | None, declared: list[str]) -> list[Difference]:
