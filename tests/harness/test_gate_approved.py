@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_gate_verbs import AXES, operations, stored
+from test_gate_verbs import AXES, stored
 
 from harness import cli
 
