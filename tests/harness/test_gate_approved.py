@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_gate_verbs import AXES, stored
+from synthetic import ENVIRONMENT, Scenario, fill_run, plan_of, records_of
+from test_gate_verbs import AXES, operations, stored
 
 from harness import cli
+from harness.records.types import Environment, Record
 
 APPROVE = ["baseline", "approve"]
+
+
+def elsewhere(
+    results: Path,
+    name: str,
+    change: Callable[[Record], Record] = lambda record: record,
+    *,
+    torch: str = "2.0",
+    **plan: Any,
+) -> str:
+    """A run on another version of torch, or of another question. plan: keys of plan.json."""
+    environment = Environment(
+        identity=ENVIRONMENT.identity,
+        stack={**ENVIRONMENT.stack, "packages": {"torch": torch}},
+        circumstance=ENVIRONMENT.circumstance,
+    )
+    scenario = Scenario(observed=True, axes=AXES)
+    run_dir = results / "made_up" / name
+    run_dir.mkdir(parents=True)
+    records = [
+        replace(change(record), environment_id=environment.environment_id)
+        for record in records_of(scenario, plan_of(scenario), name)
+    ]
+    fill_run(run_dir, plan_of(scenario), records, environment, **plan)
+    return f"made_up/{name}"
+
+
+def states_of(folder: str) -> dict[str, str]:
+    """label -> state of verdict.json in the folder."""
+    return {cell["label"]: cell["state"] for cell in json.loads((Path(folder) / "verdict.json").read_text())["cells"]}
 
 
 @pytest.fixture
@@ -39,3 +75,18 @@ def test_a_baseline_without_a_cell_of_head_is_a_usage_error(results: Path, capsy
     path.write_text(whole[: whole.index('"values"')] + '"values": []\n}\n')
     assert cli.main(["gate", "--base", "baseline", "--head", first]) == 2
     assert "no cell in common (0 and 4 cells)" in capsys.readouterr().err
+
+
+def test_a_value_is_compared_on_the_stack_of_its_own_approval_alone(results: Path) -> None:
+    first, newer = stored(results, "a", operations(100)), elsewhere(results, "b", operations(100), torch="2.1")
+    worse = elsewhere(results, "c", operations(110), torch="2.1")
+    assert cli.main([*APPROVE, first, "--reason", "all on 2.0", "-q"]) == 0
+    assert cli.main([*APPROVE, newer, "--reason", "one on 2.1", "--cells", "BD L256 s8 b4", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", worse, "-q", "-o", "out"]) == 1
+    states = states_of("out")
+    assert [label for label, state in states.items() if state == "REGRESSED"] == ["BD L256 s8 b4 random 64->512"]
+    assert sorted(states.values()) == ["INCOMPARABLE"] * 3 + ["REGRESSED"]
+    assert "packages.torch (2.0, 2.1 on head)" in Path("out/verdict.json").read_text()
+    declared = ["--declare", "packages.torch"]
+    assert cli.main(["gate", "--base", "baseline", "--head", worse, "-q", "-o", "declared", *declared]) == 1
+    assert set(states_of("declared").values()) == {"REGRESSED"}

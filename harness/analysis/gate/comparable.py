@@ -41,14 +41,13 @@ def differences(samples: Samples, declared: Iterable[str]) -> list[Difference]:
     return sorted(found, key=lambda one: (order.index(one.effect), one.layer, one.key))
 
 
-def of_stacks(base: Sequence[Facts], head: Sequence[Facts], declared: Sequence[str]) -> list[Difference]:
-    """Where no value of one side's stacks is one of the other's."""
+def of_approval(stack: Facts, heads: Sequence[Facts], declared: Sequence[str]) -> list[Difference]:
+    """In what the stack of one approval is not the one that head ran on."""
     found = []
-    for key in sorted({key for one in (*base, *head) for key in one if key not in _UNDER_TEST}):
-        before, after = ({one.get(key, ABSENT) for one in side} for side in (base, head))
-        if not after <= before:
-            effect = _effect(STACK, key, list(declared))
-            found.append(_difference(STACK, key, before, after, effect))
+    for key in sorted({key for one in (stack, *heads) for key in one if key not in _UNDER_TEST}):
+        before, after = {stack.get(key, ABSENT)}, {one.get(key, ABSENT) for one in heads}
+        if before != after:
+            found.append(_difference(STACK, key, before, after, _effect(STACK, key, list(declared))))
     return found
 
 
