@@ -90,3 +90,36 @@ def test_a_value_is_compared_on_the_stack_of_its_own_approval_alone(results: Pat
     declared = ["--declare", "packages.torch"]
     assert cli.main(["gate", "--base", "baseline", "--head", worse, "-q", "-o", "declared", *declared]) == 1
     assert set(states_of("declared").values()) == {"REGRESSED"}
+
+
+OTHER_QUESTIONS: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 7},
+    "weights": {"provenance": {"weights_hash": "other"}},
+    "prompts": {"prompts": {"random": "other"}},
+    "protocol.rounds": {"protocol": {"rounds": 9, "launches": 1}},
+}
+
+
+@pytest.mark.parametrize("key", sorted(OTHER_QUESTIONS))
+def test_a_run_of_another_question_is_not_comparable_with_a_baseline(results: Path, key: str) -> None:
+    first = elsewhere(results, "a", prompts={"random": "one"})
+    other = elsewhere(results, "b", **{"prompts": {"random": "one"}, **OTHER_QUESTIONS[key]})
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", first, "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", other, "-q", "-o", "out", "--declare", "packages"]) == 4
+    assert set(states_of("out").values()) == {"INCOMPARABLE"}
+    assert key in Path("out/verdict.json").read_text()
+
+
+def test_a_baseline_of_more_launches_is_compared_with_a_run_of_one(results: Path) -> None:
+    first, head = stored(results, "a", operations(100), launches=5), stored(results, "b", operations(101))
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", head, "-q"]) == 1
+
+
+def test_a_verdict_against_a_baseline_says_that_outputs_are_not_compared(results: Path) -> None:
+    first = stored(results, "a")
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", first, "-q", "-o", "out"]) == 0
+    warnings = json.loads(Path("out/verdict.json").read_text())["warnings"]
+    assert any("outputs are not compared" in one for one in warnings)

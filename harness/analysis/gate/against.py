@@ -33,6 +33,8 @@ from harness.records.types import Cell
 from harness.spec.config import ConfigError
 from harness.spec.gate_rules import GateConfig, GateRule
 
+_NO_OUTPUTS = "a baseline has no tokens, so outputs are not compared: only a run as --base, or a revision, shows those"
+
 
 def judge(
     samples: Samples,
@@ -79,7 +81,7 @@ def judge(
         cells=tuple(verdicts),
         groups=(),
         differences=tuple(shown),
-        warnings=(*samples.warnings, *_too_few(baseline)),
+        warnings=(*samples.warnings, *([_NO_OUTPUTS] if baseline is not None else []), *_too_few(baseline)),
         settings=strict.plain(gate),
     )
 
@@ -105,11 +107,10 @@ class _Judged:
 
 
 def _differences(samples: Samples, baseline: Baseline | None, declared: list[str]) -> dict[int, list[Difference]]:
-    """Approval -> in what its stack is not head's; the machine's identity decides which file is read at all."""
-    run = samples.of_side(1)[0].run
-    stacks = [dict(comparable.flat(one.stack)) for one in run.environments.values()]
+    """Approval -> in what its stack and question are not head's; the machine's identity decides which file is read."""
+    heads = [samples.of_side(1)[0].run]
     return {
-        one.number: comparable.of_approval(dict(comparable.flat(one.stack)), stacks, declared)
+        one.number: comparable.of_approval(dict(comparable.flat(one.stack)), one.question, heads, declared)
         for one in (baseline.approvals if baseline is not None else ())
     }
 
