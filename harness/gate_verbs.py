@@ -245,14 +245,18 @@ def _approve(args: argparse.Namespace) -> int:
 
     if len(args.runs) != 1:
         raise ConfigError(f"baseline approve takes one run, job or candidate file, but got {len(args.runs)}")
-    path, changes = baseline.approve(
-        Path(args.baselines_dir),
-        _candidate(args),
-        cells=args.cells or (),
-        reason=args.reason or "",
-        until=args.until,
-        today=date.today(),
-    )
+    try:
+        path, changes = baseline.approve(
+            Path(args.baselines_dir),
+            _candidate(args),
+            cells=args.cells or (),
+            reason=args.reason or "",
+            until=args.until,
+            today=date.today(),
+        )
+    except baseline.NothingToApprove as why:
+        print(f"error: {why}", file=sys.stderr)
+        return NOT_COMPARABLE
     if args.json:
         print(json.dumps({"path": str(path), "changes": [asdict(one) for one in changes]}, indent=1))
     elif not args.quiet:

@@ -13,14 +13,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.candidate import Candidate, Value
+from harness.analysis.candidate import Candidate, Value, read_current
 from harness.analysis.gate.judge import Acceptance, Accepted
 from harness.records import store, strict
 from harness.records.store import StoreError
 from harness.records.types import content_hash
 from harness.spec.config import ConfigError, nearest
 
-BASELINE_SCHEMA = 1
+BASELINE_SCHEMA = 2  # 2: what was asked
+
+
+class NothingToApprove(Exception):
+    """No cell of the run ended well; a baseline of nothing would find fault with nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,7 @@ class Approval:
     run_id: str
     records_sha256: str
     stack: dict[str, Any]
+    question: dict[str, str]  # weights, seed, prompts and protocol
     reason: str
     approved_on: str  # ISO date
     until: str | None  # ISO date, or an issue's address; None: nothing was worse
@@ -115,8 +120,8 @@ def path_of(baselines_dir: Path, identity: Mapping[str, Any], suite: str) -> Pat
 
 
 def read(path: Path) -> Baseline:
-    """Raises StoreError where the file is absent, damaged, newer, contradicts itself, or lies in another's place."""
-    found = strict.read_file(path, Baseline, schema_key="baseline_schema", schema=BASELINE_SCHEMA)
+    """Raises StoreError where it is absent, damaged, older, newer, contradicts itself, or lies in another's place."""
+    found = read_current(path, Baseline, "baseline_schema", BASELINE_SCHEMA)
     if path.stem != found.suite or path.parent.name != folder_of(found.identity):
         raise StoreError(f"{path}: is the baseline of {folder_of(found.identity)}/{found.suite}, so it lies elsewhere")
     return found
@@ -147,8 +152,11 @@ def approve(
 
     Raises:
         ConfigError: no reason, cells that it does not have, or something is worse and `until` is None.
+        NothingToApprove: the candidate has no value.
         StoreError: the baseline there is damaged.
     """
+    if not candidate.values:
+        raise NothingToApprove(f"{candidate.run_id}: no cell ended well, so there is nothing to approve")
     if not reason.strip():
         raise ConfigError("--reason: say why these values are to be the baseline")
     try:
@@ -172,6 +180,7 @@ def approve(
         run_id=candidate.run_id,
         records_sha256=candidate.records_sha256,
         stack=candidate.stack,
+        question=candidate.question,
         reason=reason.strip(),
         approved_on=today.isoformat(),
         until=until if worse else None,

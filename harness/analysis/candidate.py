@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, TypeVar
 
+import harness.analysis.gate.comparable as comparable
 from harness.analysis import stats
 from harness.analysis.gate.judge import settings_of
 from harness.analysis.gate.samples import Samples, by_round
@@ -18,7 +21,8 @@ from harness.analysis.verdict import State, Verdict
 from harness.records import store, strict
 from harness.records.types import Environment
 
-CANDIDATE_SCHEMA = 1
+_T = TypeVar("_T")
+CANDIDATE_SCHEMA = 2  # 2: what was asked
 CANDIDATE_FILE = "baseline-candidate.json"
 
 
@@ -54,13 +58,34 @@ class Candidate:
     suite: str
     identity: dict[str, Any]
     stack: dict[str, Any]
+    question: dict[str, str]  # weights, seed, prompts and protocol
     run_id: str
     records_sha256: str
     values: tuple[Value, ...]
 
 
 def read(path: Path) -> Candidate:
-    return strict.read_file(path, Candidate, schema_key="candidate_schema", schema=CANDIDATE_SCHEMA)
+    """Raises StoreError where it is absent, damaged, older or newer."""
+    return read_current(path, Candidate, "candidate_schema", CANDIDATE_SCHEMA)
+
+
+def read_current(path: Path, kind: type[_T], schema_key: str, schema: int) -> _T:
+    """As strict.read_file; an older file lacks what decides whether it may be compared, so it is refused by name."""
+    try:
+        return strict.read_file(path, kind, schema_key=schema_key, schema=schema)
+    except store.NewerSchemaError:
+        raise
+    except store.StoreError:
+        found = None
+        with suppress(OSError, ValueError, RecursionError, AttributeError):
+            is_small = path.stat().st_size <= strict.MOST_BYTES
+            found = json.loads(path.read_text(encoding="utf-8")).get(schema_key) if is_small else None
+        if type(found) is int and 1 <= found < schema:
+            raise store.StoreError(
+                f"{path}: {schema_key} {found} does not say of which weights, prompts, seed and protocol its values are, "
+                "so nothing can be compared with them\nremove the file, and approve a run again"
+            ) from None
+        raise
 
 
 def write(directory: Path, samples: Samples, verdict: Verdict | None = None) -> Path | None:
@@ -110,6 +135,7 @@ def candidate_of(samples: Samples, run_id: str, verdict: Verdict | None = None) 
         suite=samples.suite,
         identity=here.identity,
         stack=here.stack,
+        question=comparable.question_of(samples.of_side(1)[0].run),
         run_id=run_id,
         records_sha256=_records_hash(samples),
         values=tuple(sorted(values, key=lambda one: (one.label, one.rule))),

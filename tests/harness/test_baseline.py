@@ -42,10 +42,11 @@ def value(label: str = "BD", *, rule: str = "passes", of: float = 100.0, test: s
 
 def candidate(*values: Value, run_id: str = "a") -> Candidate:
     return Candidate(
-        candidate_schema=1,
+        candidate_schema=2,
         suite="made_up",
         identity=IDENTITY,
         stack={"packages": {"torch": "2.13.0"}},
+        question={"seed": "0"},
         run_id=run_id,
         records_sha256="0" * 64,
         values=values or (value(), value("AR")),
@@ -194,8 +195,17 @@ def test_a_damaged_baseline_is_refused_with_one_message(tmp_path: Path, name: st
 
 def test_a_newer_baseline_asks_for_an_upgrade(tmp_path: Path) -> None:
     path, _ = approve(tmp_path, candidate())
-    path.write_text(path.read_text().replace('"baseline_schema": 1', '"baseline_schema": 2'))
+    path.write_text(path.read_text().replace('"baseline_schema": 2', '"baseline_schema": 3'))
     with pytest.raises(NewerSchemaError, match="upgrade"):
+        baseline.read(path)
+
+
+def test_an_older_baseline_asks_to_be_approved_again(tmp_path: Path) -> None:
+    path, _ = approve(tmp_path, candidate())
+    document = json.loads(path.read_text())
+    del document["approvals"][0]["question"]
+    path.write_text(json.dumps({**document, "baseline_schema": 1}))
+    with pytest.raises(StoreError, match="approve a run again"):
         baseline.read(path)
 
 
@@ -217,7 +227,7 @@ JSON = st.recursive(
 @settings(max_examples=200)
 @given(key=st.sampled_from(["suite", "identity", "approvals", "values"]), content=JSON)
 def test_whatever_stands_in_a_field_is_either_read_or_refused(key: str, content: Any) -> None:
-    document = {"baseline_schema": 1, "suite": "x", "identity": {}, "approvals": [], "values": [], key: content}
+    document = {"baseline_schema": 2, "suite": "x", "identity": {}, "approvals": [], "values": [], key: content}
     refused = ""
     try:
         assert strict.plain(strict.build(baseline.Baseline, document)) == document

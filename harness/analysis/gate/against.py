@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -10,7 +11,7 @@ import harness.analysis.gate.comparable as comparable
 from harness.analysis.baseline import Approved, Baseline
 from harness.analysis.candidate import Value, candidate_of
 from harness.analysis.gate.headline import headline_of
-from harness.analysis.gate.judge import Acceptance, Accepted, cell_verdict, settings_of
+from harness.analysis.gate.judge import Accepted, cell_verdict, settings_of
 from harness.analysis.gate.presence import bare
 from harness.analysis.gate.samples import OK, Samples
 from harness.analysis.summary import ENOUGH_LAUNCHES
@@ -29,7 +30,10 @@ from harness.analysis.verdict import (
 )
 from harness.records import strict
 from harness.records.types import Cell
+from harness.spec.config import ConfigError
 from harness.spec.gate_rules import GateConfig, GateRule
+
+_NO_OUTPUTS = "a baseline has no tokens, so outputs are not compared: only a run as --base, or a revision, shows those"
 
 
 def judge(
@@ -40,20 +44,29 @@ def judge(
     inconclusive: str | None = None,
     declared: Iterable[str] = (),
 ) -> Verdict:
-    """baseline: None: there is none for this machine and suite, which no cell survives."""
+    """baseline: None: there is none for this machine and suite, which no cell survives.
+
+    Raises:
+        ConfigError: head has no cell of the baseline.
+    """
     gate = settings_of(samples)
-    accepted = baseline.accepted(today) if baseline is not None else {}
-    found = {(one.cell_id, one.rule): one for one in candidate_of(samples, "").values}
+    _check_common(samples, baseline)
     differences = _differences(samples, baseline, [*gate.declared, *declared])
-    verdicts = [
-        _cell(samples, cell_id, planned.cell, gate, baseline, found, differences, accepted)
-        for cell_id, planned in samples.planned(1).items()
-    ]
+    of = _Judged(
+        gate=gate,
+        baseline=baseline,
+        found={(one.cell_id, one.rule): one for one in candidate_of(samples, "").values},
+        refused={number: _words(refused) for number, one in differences.items() if (refused := _refused(one))},
+        accepted=baseline.accepted(today) if baseline is not None else {},
+    )
+    verdicts = [_cell(samples, cell_id, planned.cell, of) for cell_id, planned in samples.planned(1).items()]
     verdicts += _missing(samples, baseline)
     verdicts.sort(key=worst_first)
     states = [cell.state for cell in verdicts]
     policy = inconclusive or gate.inconclusive
     exit_code = exit_code_of(states, policy, gate.broken_both_budget)
+    all_differences = dict.fromkeys(one for each in differences.values() for one in each)
+    shown = sorted(all_differences, key=lambda one: one.effect != comparable.REFUSED)
     return Verdict(
         verdict_schema=VERDICT_SCHEMA,
         suite=samples.suite,
@@ -61,59 +74,78 @@ def judge(
         inconclusive=policy,
         base=Side(revision="baseline", commit=None, dirty=None, environment_ids=()),
         head=samples.sides[1],
-        headline=headline_of(verdicts, exit_code, gate.effect, differences, BASELINE),
+        headline=headline_of(verdicts, exit_code, gate.effect, shown, BASELINE),
         exit_code=exit_code,
         counts=counts_of(states),
         pairs_per_cell=None,
         cells=tuple(verdicts),
         groups=(),
-        differences=tuple(differences),
-        warnings=(*samples.warnings, *_too_few(baseline)),
+        differences=tuple(shown),
+        warnings=(*samples.warnings, *([_NO_OUTPUTS] if baseline is not None else []), *_too_few(baseline)),
         settings=strict.plain(gate),
     )
 
 
-def _differences(samples: Samples, baseline: Baseline | None, declared: list[str]) -> list[Difference]:
-    """Of the stack under which the values were approved; identity decides which file is read at all."""
-    run = samples.of_side(1)[0].run
-    stacks = [dict(comparable.flat(one.stack)) for one in run.environments.values()]
-    if baseline is None or not stacks:
-        return []
-    approved = [dict(comparable.flat(one.stack)) for one in baseline.approvals]
-    return comparable.of_stacks(approved, stacks, declared)
+def _check_common(samples: Samples, baseline: Baseline | None) -> None:
+    if baseline is not None and not any(one.value.cell_id in samples.planned(1) for one in baseline.values):
+        raise ConfigError(
+            f"the baseline and head have no cell in common ({baseline.num_cells} and {len(samples.planned(1))} cells), "
+            "so nothing can be compared\na suite's model, options and axes are part of its cells; approve a run of the "
+            "suite as it is now"
+        )
 
 
-def _cell(
-    samples: Samples,
-    cell_id: str,
-    cell: Cell,
-    gate: GateConfig,
-    baseline: Baseline | None,
-    found: dict[tuple[str, str], Value],
-    differences: list[Difference],
-    accepted: Accepted,
-) -> CellVerdict:
-    status, why = samples.status(1, cell_id)
-    approved = baseline.by_key if baseline is not None else {}
-    own = {name: one for (of, name), one in approved.items() if of == cell_id}
-    if baseline is None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Judged:
+    """What every cell is judged with."""
+
+    gate: GateConfig
+    baseline: Baseline | None
+    found: dict[tuple[str, str], Value]  # head's, by cell and rule
+    refused: dict[int, str]  # an approval's number -> why its values are not compared
+    accepted: Accepted
+
+
+def _differences(samples: Samples, baseline: Baseline | None, declared: list[str]) -> dict[int, list[Difference]]:
+    """Approval -> in what its stack and question are not head's; the machine's identity decides which file is read."""
+    heads = [samples.of_side(1)[0].run]
+    return {
+        one.number: comparable.of_approval(dict(comparable.flat(one.stack)), one.question, heads, declared)
+        for one in (baseline.approvals if baseline is not None else ())
+    }
+
+
+def _refused(differences: list[Difference]) -> list[Difference]:
+    return [one for one in differences if one.effect == comparable.REFUSED]
+
+
+def _words(refused: list[Difference]) -> str:
+    """Why the values of an approval are not compared."""
+    listed = ", ".join(f"{one.key} ({one.base}, {one.head} on head)" for one in refused[:3])
+    return f"it was approved with another {listed}{' ...' if len(refused) > 3 else ''}"
+
+
+def _cell(samples: Samples, cell_id: str, cell: Cell, of: _Judged) -> CellVerdict:
+    if of.baseline is None:
         return bare(cell_id, cell, State.NO_BASELINE, "there is no approved baseline for this machine and suite")
+    status, why = samples.status(1, cell_id)
+    own = {name: one for (of_cell, name), one in of.baseline.by_key.items() if of_cell == cell_id}
     if not own:
         return bare(cell_id, cell, State.NEW, "the baseline does not have it: listed, not compared")
     if status != OK:
         return bare(cell_id, cell, State.BROKEN if status != "absent" else State.MISSING, f"head {why}")
-    refused = [one.key for one in differences if one.effect == comparable.REFUSED]
-    if refused:
-        return bare(cell_id, cell, State.INCOMPARABLE, f"base and head differ in {', '.join(refused[:3])}")
+    reasons = {reason for one in own.values() if (reason := of.refused.get(one.approval))}
+    if all(one.approval in of.refused for one in own.values()):
+        return bare(cell_id, cell, State.INCOMPARABLE, "; ".join(sorted(reasons)))
     rules = [
-        _rule(name, gate.rules.get(name), of, found.get((cell_id, name)), accepted.get((cell_id, name)))
-        for name, of in own.items()
+        _rule(name, of.gate.rules.get(name), one, of.found.get((cell_id, name)), of.refused.get(one.approval))
+        for name, one in own.items()
     ]
-    return cell_verdict(cell_id, cell, rules, accepted)
+    return cell_verdict(cell_id, cell, rules, of.accepted)
 
 
 def _rule(
-    name: str, rule: GateRule | None, approved: Approved, value: Value | None, accepted: Acceptance | None
+    name: str, rule: GateRule | None, approved: Approved, value: Value | None, refused: str | None
 ) -> RuleVerdict:
     of = approved.value
     base, head = of.value, value.value if value is not None else None
@@ -121,6 +153,8 @@ def _rule(
     state, reason = State.REPORTED, "shown, and not judged against stored values"
     if rule is None:
         reason = "the suite has this rule no longer"
+    elif refused is not None:
+        state, reason, ratio = State.INCOMPARABLE, refused, None
     elif head is None:
         state, reason = State.MISSING, f"approved is {base:.15g} {of.unit}, and head has no value"
     elif not of.is_compared:

@@ -21,6 +21,7 @@ _READINGS = (
 )
 ABSENT = "absent"
 # What one version of a suite has and the other has not concerns cells that only one of them has.
+_LAUNCHES = "protocol.launches"
 _OF_THE_SUITE = ("prompts.", "protocol.", "drawn_from.")
 
 
@@ -41,14 +42,16 @@ def differences(samples: Samples, declared: Iterable[str]) -> list[Difference]:
     return sorted(found, key=lambda one: (order.index(one.effect), one.layer, one.key))
 
 
-def of_stacks(base: Sequence[Facts], head: Sequence[Facts], declared: Sequence[str]) -> list[Difference]:
-    """Where no value of one side's stacks is one of the other's."""
+def of_approval(stack: Facts, question: Facts, heads: Sequence[Run], declared: Sequence[str]) -> list[Difference]:
+    """In what the stack and the question of one approval are not head's; how many launches there were is no matter."""
+    stacks = [dict(flat(one.stack)) for run in heads for one in run.environments.values()]
     found = []
-    for key in sorted({key for one in (*base, *head) for key in one if key not in _UNDER_TEST}):
-        before, after = ({one.get(key, ABSENT) for one in side} for side in (base, head))
-        if not after <= before:
-            effect = _effect(STACK, key, list(declared))
-            found.append(_difference(STACK, key, before, after, effect))
+    for layer, base, sides in ((STACK, stack, stacks), (IDENTITY, question, [question_of(run) for run in heads])):
+        for key in sorted({key for one in (base, *sides) for key in one if key not in (*_UNDER_TEST, _LAUNCHES)}):
+            before, after = {base.get(key, ABSENT)}, {one.get(key, ABSENT) for one in sides}
+            is_unshared = ABSENT in before | after and key.startswith(_OF_THE_SUITE)
+            if before != after and not is_unshared:
+                found.append(_difference(layer, key, before, after, _effect(layer, key, list(declared))))
     return found
 
 
@@ -83,12 +86,17 @@ def _facts_of(run: Run) -> Iterator[tuple[str, str, str]]:
                 for key, value in flat(getattr(environment, layer)):
                     if key not in _UNDER_TEST and not any(part in _READINGS for part in key.split(".")):
                         yield layer, key, value
+    for key, value in question_of(run).items():
+        yield IDENTITY, key, value
+
+
+def question_of(run: Run) -> Facts:
+    """What was asked, beside the cells: of which weights, with which prompts, seed and protocol."""
     provenance = run.plan.get("provenance") or {}
-    yield IDENTITY, "weights", str(provenance.get("weights_hash"))
-    yield IDENTITY, "seed", str(run.plan.get("seed"))
+    facts = {"weights": str(provenance.get("weights_hash")), "seed": str(run.plan.get("seed"))}
     for part in ("prompts", "protocol", "drawn_from"):
-        for key, value in flat(run.plan.get(part) or {}):
-            yield IDENTITY, f"{part}.{key}", value
+        facts |= {f"{part}.{key}": value for key, value in flat(run.plan.get(part) or {})}
+    return facts
 
 
 def flat(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
