@@ -37,7 +37,7 @@ def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int) -> _T
     try:
         if path.stat().st_size > MOST_BYTES:
             raise StoreError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, so it is none of ours")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         raise StoreError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -81,8 +81,11 @@ def quoted(text: object, length: int = 60) -> str:
     return repr(str(text)[:length])[1:-1]
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+def _finite(number: str) -> float:
+    """NaN, Infinity, and 1e999, which a float cannot hold, are no numbers anywhere in our files."""
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:40]} is no finite number")
+    return value
 
 
 @cache

@@ -43,7 +43,7 @@ def test_a_red_verdict_fails_with_its_headline_and_one_failure_for_each_red_rule
 
 
 def test_a_green_verdict_passes(tmp_path: Path) -> None:
-    code, text = gates("tests/gates", f"--verdict={example(tmp_path, 'OK', exit_code=0)}")
+    code, text = gates("tests/gates", f"--verdict={example(tmp_path, 'OK', exit_code=0, headline='GREEN: fine')}")
     assert code == 0, text
 
 

@@ -34,6 +34,7 @@ _NEXT = {
     State.INCONCLUSIVE: "nobody can tell: use a quieter machine or more pairs",
     State.IMPROVED: "approve the gain, so that it cannot be lost again unseen: python -m harness baseline approve",
 }
+_MOST_NOISE = math.log(100)  # beyond it a number tells a reader no more
 _MODES = {JOB: "both sides in one job", STORED: "two stored runs", BASELINE: "against approved values"}
 
 
@@ -91,6 +92,8 @@ class Entry:
         """The noise as a reader wants it: how far the change may be off."""
         if self.noise is None:
             return "-"
+        if self.noise > _MOST_NOISE:
+            return f"over {100 * math.expm1(_MOST_NOISE):.0f} %"
         return f"±{100 * math.expm1(self.noise):.2g} %" if self.noise else "exact"
 
 
