@@ -189,6 +189,20 @@ def _shift(group: GroupVerdict) -> str:
     return f"{axes}: {said(group.rule, 40)} {shift}: {said(group.shift, 20)} as a whole"
 
 
+def _unapplied(verdict: Verdict) -> list[str]:
+    """Rules of the suite that no compared cell has a value for, so that nothing guards what they are about."""
+    rules = verdict.settings.get("rules")
+    applied = {rule.rule for cell in verdict.cells for rule in cell.rules}
+    if not applied or not isinstance(rules, dict):
+        return []
+    idle = [name for name, rule in rules.items() if name not in applied and _is_enabled(rule)]
+    return [f"rules without a value in any cell: {', '.join(said(name, 40) for name in idle)}"] if idle else []
+
+
+def _is_enabled(rule: object) -> bool:
+    return isinstance(rule, dict) and rule.get("enabled") is True
+
+
 def notes(verdict: Verdict) -> list[str]:
     """In what the two sides' machines and software differ, and what a reader must know besides."""
     differences = [
@@ -196,4 +210,4 @@ def notes(verdict: Verdict) -> list[str]:
         for one in verdict.differences
     ]
     differences = [said(text, 240) for text in differences]
-    return [*differences, *(f"warning: {said(text)}" for text in verdict.warnings)]
+    return [*_unapplied(verdict), *differences, *(f"warning: {said(text)}" for text in verdict.warnings)]
