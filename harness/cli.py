@@ -63,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         if args.verbose:
             traceback.print_exc()
-        hint = "this is a bug in canvasbench; -v shows where" if not args.verbose else "this is a bug in canvasbench"
-        return _fail(args, INCOMPLETE, f"{type(error).__name__}: {error}\n{hint}")
+        bug = f"this is a bug in canvasbench{'' if args.verbose else '; -v shows where'}"
+        return _fail(args, INCOMPLETE, f"{type(error).__name__}: {error}\n{bug}")
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -150,8 +150,7 @@ def report(args: argparse.Namespace) -> int:
 
     run_dirs = [store.find_run(name, Path(args.results_dir)) for name in args.runs]
     suite = Path(str(store.read_json(run_dirs[0] / "plan.json").get("suite") or "report")).name
-    default = Path(args.reports_dir) / f"{suite}.html"
-    output = Path(args.output) if args.output else default
+    output = Path(args.output or Path(args.reports_dir) / f"{suite}.html")
     verdict = verdicts.read(Path(args.verdict)) if args.verdict else None
     return _report(args, run_dirs, output, verdict, dict(map(_price, args.usd_per_hour)))
 
@@ -303,8 +302,9 @@ def _say(args: argparse.Namespace, text: str) -> None:
 
 
 def _fail(args: argparse.Namespace, code: int, message: str) -> int:
-    lines = [line for line in message.splitlines() if line.strip()][:5]
-    print("\n".join(["error: " + (lines or ["unknown"])[0], *lines[1:]]), file=sys.stderr)
+    from harness.report.wording import harmless
+
+    print("error: " + "\n".join(harmless(message).splitlines()[:5] or ["unknown"]), file=sys.stderr)
     return code
 
 

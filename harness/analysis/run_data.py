@@ -16,6 +16,8 @@ from harness.spec.data import device_of
 from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
+_MOST_LAUNCHES = 10_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # one is what it is: caches take it as a key
 class CellPlan:
@@ -165,6 +167,16 @@ def _read_plan(path: Path) -> dict[str, Any]:
     for parent, key in (("device", "name"), ("model", "trained"), ("protocol", "launches")):
         if key not in plan[parent]:
             raise StoreError(f"{path}: is not a plan: {parent}.{key} is absent")
+    launches = plan["protocol"]["launches"]
+    if type(launches) is not int or not 1 <= launches <= _MOST_LAUNCHES:
+        expected = f"a whole number from 1 to {_MOST_LAUNCHES:,}"
+        raise StoreError(f"{path}: protocol.launches is {str(launches)[:40]!r}, expected {expected}")
+    for key in ("provenance", "provenance.identity", "provenance.stack", "prompts", "drawn_from"):
+        found: Any = plan
+        for part in key.split("."):
+            found = found.get(part) or {}
+        if not isinstance(found, dict):
+            raise StoreError(f"{path}: {key} is {str(found)[:40]!r}, expected an object")
     return plan
 
 

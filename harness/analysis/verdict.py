@@ -50,6 +50,8 @@ _CODES = {
     State.NO_BASELINE: 4,
 }
 _PRECEDENCE = (3, 1, 4, 5, 0)  # 2, a usage error, is raised and gives no verdict
+# First word of a headline -> the exit codes that it may stand for.
+_SAYS = {"GREEN": (0,), "RED": (1, 3), "NOT COMPARABLE": (4,), "INCONCLUSIVE": (0, 5)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +117,11 @@ class CellVerdict:
     reason: str
     rules: tuple[RuleVerdict, ...]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where its rules give another state."""
+        if self.rules and self.state is not (worst := worst_of(rule.state for rule in self.rules)):
+            raise ValueError(f"state is {self.state}, and its rules give {worst}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupVerdict:
@@ -169,6 +176,8 @@ class Verdict:
         if self.mode not in (JOB, STORED, BASELINE) or self.inconclusive not in (WARN, FAIL):
             raise ValueError(f"mode is {self.mode[:40]!r} and inconclusive {self.inconclusive[:40]!r}")
         states = [cell.state for cell in self.cells]
+        if not states:
+            raise ValueError("it judges no cell, so it says nothing")
         if self.counts != counts_of(states):
             raise ValueError(f"counts do not count its {len(states)} cells")
         if len({cell.cell_id for cell in self.cells}) != len(states):
@@ -177,6 +186,9 @@ class Verdict:
         expected = exit_code_of(states, self.inconclusive, budget if isinstance(budget, float) else 0.0)
         if self.exit_code != expected:
             raise ValueError(f"exit_code is {self.exit_code}, and its cells' states give {expected}")
+        word = self.headline.partition(":")[0]
+        if expected not in _SAYS.get(word, (expected,)):
+            raise ValueError(f"headline says {word}, and exit_code is {expected}")
 
 
 def counts_of(states: Iterable[State]) -> dict[str, int]:

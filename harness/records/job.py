@@ -43,7 +43,7 @@ class Launch:
         if self.stage not in (SCREEN, CONFIRM) or self.side not in (BASE, HEAD):
             raise ValueError(f"stage is {self.stage[:40]!r} and side {self.side[:40]!r}")
         path = PurePosixPath(self.run_dir)
-        if path.is_absolute() or ".." in path.parts or "\0" in self.run_dir:
+        if path.is_absolute() or ".." in path.parts or not self.run_dir.isprintable():
             raise ValueError(f"run_dir {self.run_dir[:80]!r} is not inside the job's folder")
         if not 0 <= self.pair < 10_000:
             raise ValueError(f"pair is {self.pair}")

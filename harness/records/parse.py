@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
 from harness.records.types import STATUSES, Cell, Record, Round
 
+_LIST_COUNTERS = ("output_ids", "output_hashes")
+# A duration is 0, or in between: what no clock gives would make a ratio that no float holds.
+_LEAST_S, _MOST_S = 1e-12, 1e12
 _ROUND_LISTS = tuple(f.name for f in fields(Round) if str(f.type).startswith("tuple["))
 
 
@@ -29,7 +32,16 @@ def record_from_json(data: dict[str, Any]) -> Record:
         raise ValueError(f"record: cell_id {record.cell_id} does not belong to its cell, whose id is {cell.cell_id}")
     if record.status not in STATUSES:
         raise ValueError(f"record: status is {record.status!r}, expected one of {', '.join(STATUSES)}")
+    _check_counters(record.counters)
     return record
+
+
+def _check_counters(counters: Mapping[str, Any]) -> None:
+    for name, value in counters.items():
+        if name in _LIST_COUNTERS and not isinstance(value, list):
+            raise ValueError(f"record: counters.{name} is {str(value)[:40]!r}, expected a list")
+        if type(value) in (int, float) and not _are_numbers((value,)):
+            raise ValueError(f"record: counters.{name[:40]!r} is no finite number")
 
 
 def cell_from_json(data: Any) -> Cell:
@@ -41,6 +53,9 @@ def cell_from_json(data: Any) -> Cell:
 def round_from_json(data: Any) -> Round:
     """Raises ValueError as record_from_json does."""
     round: Round = _build(Round, _tuples(data, *_ROUND_LISTS))
+    for name in ("wall_s", "cpu_s"):
+        if not (_LEAST_S <= (value := getattr(round, name)) <= _MOST_S or value == 0):
+            raise ValueError(f"round: {name} is {value}, which no clock gives")
     return round
 
 

@@ -37,7 +37,7 @@ def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int) -> _T
     try:
         if path.stat().st_size > MOST_BYTES:
             raise StoreError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, so it is none of ours")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         raise StoreError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -76,8 +76,16 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, StrEnum) else value
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+def quoted(text: object, length: int = 60) -> str:
+    """A file's text as a message may show it: on one line, what is not printable as its escape."""
+    return repr(str(text)[:length])[1:-1]
+
+
+def _finite(number: str) -> float:
+    """NaN, Infinity, and 1e999, which a float cannot hold, are no numbers anywhere in our files."""
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number[:40]} is no finite number")
+    return value
 
 
 @cache
@@ -96,7 +104,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return origin(_value(arguments[0], one, f"{where}[{i}]") for i, one in enumerate(value))
     if origin is dict:
         _expect(isinstance(value, dict), where, "an object", value)
-        return {key: _value(arguments[1], one, f"{where}.{key[:40]}") for key, one in value.items()}
+        return {key: _value(arguments[1], one, f"{where}.{quoted(key, 40)}") for key, one in value.items()}
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         _expect(isinstance(value, str) and value in list(hint), where, f"one of {', '.join(hint)}", value)
         return hint(value)
@@ -115,7 +123,7 @@ def _object(kind: type, value: Any, where: str) -> Any:
     path = f"{where}." if where else ""
     for name in sorted(hints.keys() ^ value.keys()):
         what = "absent" if name in hints else "unknown"
-        raise Unfit(f"{path}{str(name)[:60]!s} is {what}")
+        raise Unfit(f"{path}{quoted(name)} is {what}")
     try:
         return kind(**{name: _value(hint, value[name], f"{path}{name}") for name, hint in hints.items()})
     except Unfit:

@@ -20,6 +20,14 @@ def plain(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
+def harmless(message: str) -> str:
+    """A message with its own line breaks, whatever file it quotes: no empty line, no escape code, and nothing that a
+    runner of CI takes for a command of its own.
+    """
+    lines = (plain(line).replace("##[", "## [") for line in message.splitlines() if line.strip())
+    return "\n".join(re.sub(r"^(\s*):(?=:)", r"\1: ", line) for line in lines)
+
+
 def short(text: str, length: int = 40) -> str:
     """At most so many characters."""
     text = plain(text)

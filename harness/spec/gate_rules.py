@@ -5,8 +5,11 @@ Where the numbers come from: docs/gate.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from harness.records import strict
+from harness.records.types import Cell
 
 TESTS = ("exact", "random", "time", "output")
 WARN, FAIL = "warn", "fail"
@@ -78,6 +81,19 @@ class GateConfig:
     )
 
 
+def of_plan(given: Any) -> GateConfig:
+    """The `gate:` that a plan.json holds; defaults where an older version planned it.
+
+    Raises:
+        ValueError: it is none, or `check` finds it wanting; the message names the key.
+    """
+    if not isinstance(given, dict | None):
+        raise ValueError(f"gate is {str(given)[:40]!r}, expected an object")
+    gate = strict.build(GateConfig, {**asdict(GateConfig()), **(given or {})}, "gate")
+    check(gate, [f.name for f in fields(Cell)])
+    return gate
+
+
 def check(gate: GateConfig, cell_fields: list[str]) -> None:
     """Raises ValueError for the first value that makes no sense; the message names its key."""
     for name in ("screen_p", "alpha", "effect", "power"):
@@ -95,7 +111,7 @@ def check(gate: GateConfig, cell_fields: list[str]) -> None:
         for axis in axes:
             _expect(axis in cell_fields, f"gate.groups: {axis!r}", f"one of {', '.join(cell_fields)}")
     for name, rule in gate.rules.items():
-        _check_rule(f"gate.rules.{name}", rule, cell_fields)
+        _check_rule(f"gate.rules.{strict.quoted(name)}", rule, cell_fields)
 
 
 def _check_rule(where: str, rule: GateRule, cell_fields: list[str]) -> None:

@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     from harness.analysis import verdict
     from harness.records.store import StoreError
+    from harness.report.wording import harmless
 
     path = config.getoption("verdict", None)
     if path is None:
@@ -27,9 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[VERDICT] = verdict.read(Path(path))
     except StoreError as error:
-        raise pytest.UsageError(str(error)) from None
-    if not config.stash[VERDICT].cells:
-        raise pytest.UsageError(f"{path}: judges no cell, so it says nothing")
+        raise pytest.UsageError(harmless(str(error))) from None
 
 
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:

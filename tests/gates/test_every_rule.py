@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.verdict import Verdict
-from harness.report.gate.entries import UNDECIDED, Entry
+from harness.report.gate.entries import UNDECIDED, Entry, headline, said
 
 
 def test_the_gate_is_green(verdict: Verdict) -> None:
     if verdict.exit_code:
-        pytest.fail(f"exit code {verdict.exit_code}: {verdict.headline}", pytrace=False)
+        pytest.fail(f"exit code {verdict.exit_code}: {headline(verdict)}", pytrace=False)
 
 
 def test_the_rule_holds(entry: Entry) -> None:
-    said = f"{entry.state}: {entry.reason}"
+    why = f"{entry.state}: {said(entry.reason)}"
     if entry.is_red:
         values = f"base {entry.base}, head {entry.head}, change {entry.change}, noise {entry.spread}"
-        pytest.fail(f"{said}\n{values}", pytrace=False)
+        pytest.fail(f"{why}\n{values}", pytrace=False)
     if entry.state in UNDECIDED:
-        pytest.xfail(said)
+        pytest.xfail(why)

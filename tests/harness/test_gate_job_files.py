@@ -16,6 +16,7 @@ from harness import cli
 from harness.analysis import gate
 from harness.records import job as jobs
 from harness.records.store import StoreError
+from harness.report.wording import harmless
 from harness.spec.gate_rules import GateConfig
 from harness.spec.suite import compose
 
@@ -59,6 +60,36 @@ def test_a_damaged_job_is_refused_with_one_message(
     stderr = capsys.readouterr().err
     assert stderr.startswith("error: ")
     assert len(stderr.splitlines()) <= 5
+
+
+COMMAND = "no\n::error::owned\n\x1b[31m##[error]z"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        in_first(run_dir=COMMAND),
+        in_first(side=COMMAND),
+        in_first(dropped_cells={COMMAND: 3}),
+        lambda document: document.update({COMMAND: 1}),
+    ],
+)
+def test_no_text_of_a_job_is_a_command_or_an_escape_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[dict[str, Any]], None]
+) -> None:
+    job_dir = write_job(tmp_path, SMALL, SMALL)
+    path = job_dir / jobs.JOB_FILE
+    document = json.loads(path.read_text())
+    damage(document)
+    path.write_text(json.dumps(document))
+    assert cli.main(["gate", "--base", str(job_dir)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "##[" not in line
+
+
+def test_a_message_keeps_its_lines_and_nothing_that_a_runner_would_obey() -> None:
+    assert harmless("a: b::c\n  ::error::d\n\x1b[31m##[error]e\n:f") == "a: b::c\n  : :error::d\n [31m## [error]e\n:f"
 
 
 def test_a_job_of_whose_head_no_launch_ended_well_says_so(tmp_path: Path) -> None:

@@ -57,6 +57,25 @@ def test_the_first_words_of_every_text_are_the_verdict_and_what_to_do() -> None:
     assert ElementTree.fromstring(junit_text(verdict)).find(".//failure").attrib["message"] == verdict.headline
 
 
+def test_rules_of_the_suite_that_no_cell_has_a_value_for_are_named() -> None:
+    verdict = only(State.OK)
+    rules = {"request_time": {"enabled": True}, "flops": {"enabled": True}, "memory": {"enabled": False}}
+    shown = lines_of.notes(replace(verdict, settings={"rules": rules}))
+    assert shown[0] == "rules without a value in any cell: flops"
+    nothing_compared = only(State.INCOMPARABLE)
+    assert "without a value" not in terminal_text(replace(nothing_compared, settings={"rules": rules}))
+
+
+def test_the_terminal_wraps_a_long_reason_and_shows_its_end() -> None:
+    verdict = only(State.INCONCLUSIVE)
+    reason = f"{'3.1 % slower, ' * 14}and slowdowns of 8.0 % or more would show"
+    shown = terminal_text(with_cells(verdict, [replace(verdict.cells[0], reason=reason, rules=())]))
+    assert " ".join(reason.split()) in " ".join(shown.split())
+    table = shown.split("\n\n")[1].splitlines()
+    assert max(map(len, table)) <= 114
+    assert all(line.startswith("    ") for line in table[2:])
+
+
 @pytest.mark.parametrize("state", list(State))
 @pytest.mark.parametrize("inconclusive", ["warn", "fail"])
 def test_junit_fails_where_and_only_where_the_exit_code_is_not_zero(state: State, inconclusive: str) -> None:

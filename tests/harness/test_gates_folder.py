@@ -8,8 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from verdicts import hostile_verdict
+
+from harness.records import strict
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "tests" / "harness" / "fixtures" / "verdict_example.json"
+COMMAND = "x\n::error title=pwn::owned\n\x1b[31mred ##[error]z"
 FAILED, REFUSED, NOTHING_RUN = 1, 4, 5  # pytest's codes
 
 
@@ -38,7 +43,7 @@ def test_a_red_verdict_fails_with_its_headline_and_one_failure_for_each_red_rule
 
 
 def test_a_green_verdict_passes(tmp_path: Path) -> None:
-    code, text = gates("tests/gates", f"--verdict={example(tmp_path, 'OK', exit_code=0)}")
+    code, text = gates("tests/gates", f"--verdict={example(tmp_path, 'OK', exit_code=0, headline='GREEN: fine')}")
     assert code == 0, text
 
 
@@ -64,3 +69,16 @@ def test_a_verdict_without_cells_is_refused(tmp_path: Path) -> None:
     path = example(tmp_path, "no such state", exit_code=0, counts={})
     code, text = gates("tests/gates", f"--verdict={path}")
     assert (code, "judges no cell" in text) == (REFUSED, True)
+
+
+def test_no_text_of_a_verdict_is_a_command_or_an_escape_code(tmp_path: Path) -> None:
+    path = tmp_path / "verdict.json"
+    document = strict.plain(hostile_verdict(COMMAND))
+    path.write_text(json.dumps(document))
+    code, text = gates("tests/gates", f"--verdict={path}", "-rxX", "--color=no")
+    assert (code, "owned" in text) == (FAILED, True)
+    assert not [line for line in text.splitlines() if line.lstrip().startswith("::") or "\x1b" in line or "##[" in line]
+    path.write_text(json.dumps({**document, COMMAND: 1}))
+    code, text = gates("tests/gates", f"--verdict={path}", "--color=no")
+    assert (code, "owned" in text) == (REFUSED, True)
+    assert not [line for line in text.splitlines() if line.lstrip().startswith("::") or "\x1b" in line or "##[" in line]

@@ -15,9 +15,12 @@ from verdicts import example, only
 
 from harness import arguments, cli
 from harness.analysis.verdict import State, Verdict
+from harness.measuring.backends.registry import BACKENDS
 from harness.report.gate.markdown import marker
 from harness.report.gate.outputs import OUTPUTS, write_outputs
 from harness.spec import data
+from harness.spec.config import SuiteConfig
+from harness.spec.suite import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / ".github" / "workflows" / "perf-gate.yml"
@@ -39,9 +42,10 @@ def scripts(workflow: dict[Any, Any]) -> list[str]:
     return [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
 
 
-def test_it_runs_on_pull_requests_and_every_night(workflow: dict[Any, Any]) -> None:
+def test_it_runs_on_pull_requests_every_night_and_on_releases(workflow: dict[Any, Any]) -> None:
     triggers = workflow[True]  # YAML 1.1 reads the word "on" so
-    assert {"pull_request", "schedule", "workflow_dispatch"} == set(triggers)
+    assert {"pull_request", "push", "schedule", "workflow_dispatch"} == set(triggers)
+    assert set(triggers["push"]) == {"tags"}
     assert "pull_request_target" not in triggers
 
 
@@ -66,6 +70,34 @@ def test_a_runner_of_ones_own_never_runs_a_fork(workflow: dict[Any, Any]) -> Non
         if "self-hosted" in job["runs-on"]:
             is_ours = "head.repo.full_name == github.repository" in job["if"]
             assert is_ours or "github.event_name != 'pull_request'" in job["if"]
+
+
+def test_the_job_of_counters_measures_a_suite_that_counts_operations(workflow: dict[Any, Any]) -> None:
+    (gate,) = gates(workflow, "counters")
+    assert compose([f"suite={gate.suite}"], backends=list(BACKENDS)).protocol.operations
+
+
+def test_a_release_is_judged_against_the_last_one_and_what_nobody_can_tell_fails(workflow: dict[Any, Any]) -> None:
+    (gate,) = gates(workflow, "release")
+    assert (gate.base, gate.inconclusive) == ("$BASE", "fail")
+    assert "github.ref_type == 'tag'" in workflow["jobs"]["release"]["if"]
+    assert "github.ref_type != 'tag'" in workflow["jobs"]["nightly"]["if"]
+
+
+@pytest.mark.parametrize("job", ["counters", "times", "nightly", "release"])
+def test_the_job_behind_a_verdict_is_kept_whatever_the_verdict(workflow: dict[Any, Any], job: str) -> None:
+    (kept,) = (step for step in workflow["jobs"][job]["steps"] if step.get("with", {}).get("name") == f"job-{job}")
+    assert kept["if"] == "always()"
+    assert kept["with"]["path"] == f"{SuiteConfig.results_dir}/*/gates"
+
+
+def gates(workflow: dict[Any, Any], job: str) -> list[Any]:
+    """The arguments of the job's gates."""
+    own = "\n".join(step.get("run", "") for step in workflow["jobs"][job]["steps"])
+    return [
+        arguments.parse(["gate", *shlex.split(words)], {name: "" for name in cli.VERBS})
+        for words in re.findall(r"python -m harness gate (.*)", own)
+    ]
 
 
 def test_every_command_is_a_verb_with_its_flags(workflow: dict[Any, Any]) -> None:

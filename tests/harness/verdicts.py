@@ -31,7 +31,8 @@ def with_cells(verdict: Verdict, cells: list[CellVerdict], **changes: Any) -> Ve
     """The verdict with other cells, and with what follows from them."""
     states = [cell.state for cell in cells]
     code = exit_code_of(states, changes.get("inconclusive", verdict.inconclusive), 0.02)
-    headline = f"{'RED' if code else 'GREEN'}: made up"
+    words = {0: "GREEN", 4: "NOT COMPARABLE", 5: "INCONCLUSIVE"}
+    headline = f"{words.get(code, 'RED')}: made up"
     return replace(
         verdict, cells=tuple(cells), counts=counts_of(states), exit_code=code, **{"headline": headline, **changes}
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import log1p
 from typing import Any
 
@@ -34,7 +34,7 @@ from harness.analysis.verdict import (
 from harness.records import strict
 from harness.records.types import Cell
 from harness.spec.config import ConfigError
-from harness.spec.gate_rules import GateConfig, GateRule
+from harness.spec.gate_rules import GateConfig, GateRule, of_plan
 
 _ROUNDING = 1e-9  # of means and ratios
 
@@ -70,9 +70,9 @@ def settings_of(samples: Samples) -> GateConfig:
     Raises:
         ConfigError: it cannot be read, or a rule names no metric.
     """
-    given = samples.of_side(1)[0].run.plan.get("gate") or {}
+    given = samples.of_side(1)[0].run.plan.get("gate")
     try:
-        gate = strict.build(GateConfig, {**asdict(GateConfig()), **given}, "gate")
+        gate = of_plan(given)
     except ValueError as error:
         raise ConfigError(f"plan.json of head: {error}") from None
     check_metrics(gate)

@@ -34,6 +34,7 @@ _NEXT = {
     State.INCONCLUSIVE: "nobody can tell: use a quieter machine or more pairs",
     State.IMPROVED: "approve the gain, so that it cannot be lost again unseen: python -m harness baseline approve",
 }
+_MOST_NOISE = math.log(100)  # beyond it a number tells a reader no more
 _MODES = {JOB: "both sides in one job", STORED: "two stored runs", BASELINE: "against approved values"}
 
 
@@ -91,6 +92,8 @@ class Entry:
         """The noise as a reader wants it: how far the change may be off."""
         if self.noise is None:
             return "-"
+        if self.noise > _MOST_NOISE:
+            return f"over {100 * math.expm1(_MOST_NOISE):.0f} %"
         return f"±{100 * math.expm1(self.noise):.2g} %" if self.noise else "exact"
 
 
@@ -186,6 +189,20 @@ def _shift(group: GroupVerdict) -> str:
     return f"{axes}: {said(group.rule, 40)} {shift}: {said(group.shift, 20)} as a whole"
 
 
+def _unapplied(verdict: Verdict) -> list[str]:
+    """Rules of the suite that no compared cell has a value for, so that nothing guards what they are about."""
+    rules = verdict.settings.get("rules")
+    applied = {rule.rule for cell in verdict.cells for rule in cell.rules}
+    if not applied or not isinstance(rules, dict):
+        return []
+    idle = [name for name, rule in rules.items() if name not in applied and _is_enabled(rule)]
+    return [f"rules without a value in any cell: {', '.join(said(name, 40) for name in idle)}"] if idle else []
+
+
+def _is_enabled(rule: object) -> bool:
+    return isinstance(rule, dict) and rule.get("enabled") is True
+
+
 def notes(verdict: Verdict) -> list[str]:
     """In what the two sides' machines and software differ, and what a reader must know besides."""
     differences = [
@@ -193,4 +210,4 @@ def notes(verdict: Verdict) -> list[str]:
         for one in verdict.differences
     ]
     differences = [said(text, 240) for text in differences]
-    return [*differences, *(f"warning: {said(text)}" for text in verdict.warnings)]
+    return [*_unapplied(verdict), *differences, *(f"warning: {said(text)}" for text in verdict.warnings)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
+
 from harness.analysis.verdict import Verdict
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNCHANGED, Entry
@@ -9,6 +11,7 @@ from harness.report.wording import counted, short
 
 MOST_CELLS = 20
 MOST_NOTES = 5
+_MOST_REASON = 600  # characters: of a file that anybody may have written
 _HEADER = ("state", "cell", "rule", "base", "head", "change", "noise")
 
 
@@ -40,8 +43,13 @@ def _table(shown: list[Entry]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-    reasons = [f"    {lines_of.said(entry.reason, 110)}" for entry in shown]
-    return [texts[0], *(line for pair in zip(texts[1:], reasons, strict=True) for line in pair)]
+    whys = (_wrapped(lines_of.said(entry.reason, _MOST_REASON)) for entry in shown)
+    return [texts[0], *(line for text, why in zip(texts[1:], whys, strict=True) for line in (text, *why))]
+
+
+def _wrapped(reason: str) -> list[str]:
+    """Whole: what ends it, such as the least slowdown that would have shown, is what a reader must know."""
+    return wrap(reason, 114, initial_indent="    ", subsequent_indent="    ")
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
