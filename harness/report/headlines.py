@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.analysis.analyse import Analysis
-from harness.analysis.crossover import Line
+from harness.analysis.crossover import Crossing, Line
 from harness.analysis.headline import Headline
 from harness.analysis.quality import IsoQuality, quality, speed
 from harness.analysis.rows import BELOW_FLOOR, CellRow
@@ -76,15 +76,26 @@ def _clocks(diffusion: CellRow) -> str:
 
 
 def _beyond(line: Line | None) -> str:
-    """What larger batches change."""
+    """What larger batches change, as far as noise lets one tell."""
     if line is None or len(line.speedups) < 2:
         return ""
-    crossings = line.crossings
-    if not crossings:
-        values = [summary.value for _, summary in line.speedups]
-        side = BLOCK_DIFFUSION_NAME if max(values) > 1 else AUTOREGRESSIVE_NAME
-        return f"; {side} stays ahead up to batch {line.speedups[-1][0]}, the largest compared"
+    largest = line.speedups[-1][0]
+    clear = {size: summary.value > 1 for size, summary in line.speedups if is_clear(summary)}
+    unclear = [size for size, _ in line.speedups if size not in clear]
+    if not clear:
+        return f"; nor at any batch up to {largest}, the largest compared"
+    if len(set(clear.values())) == 1:
+        side = BLOCK_DIFFUSION_NAME if any(clear.values()) else AUTOREGRESSIVE_NAME
+        if not unclear:
+            return f"; {side} stays ahead up to batch {largest}, the largest compared"
+        return f"; beyond the noise, {side} is ahead at batch {listed(list(clear))} and nobody at {listed(unclear)}"
+    return _changes(line.crossings)
+
+
+def _changes(crossings: list[Crossing]) -> str:
     places = listed([batch(crossing.batch_size) for crossing in crossings])
+    if not all(crossing.is_clear for crossing in crossings):
+        places += " (noise could move " + ("it)" if len(crossings) == 1 else "them)")
     if len(crossings) > 1:
         return f"; the lead changes at batches of about {places}"
     loser = BLOCK_DIFFUSION_NAME if crossings[0].slower_from_here == BLOCK_DIFFUSION else AUTOREGRESSIVE_NAME

@@ -170,6 +170,7 @@ def _png(drawing: Figure) -> bytes:
         after = [(*colours.get(tuple(rgba[:3]), rgba[:3]), rgba[3]) for rgba in before]
         if len(before) and not np.array_equal(before, after):
             change(after if len(after) > 1 else after[0])
+    drawing.patch.set_alpha(1)  # a face colour keeps the alpha that the patch has
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()

@@ -121,6 +121,15 @@ def test_pictures_are_whole_files_in_the_light_pages_colours(usual: tuple[Path, 
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)} <= colours_of(folder / "throughput-0.png")
 
 
+def test_every_png_is_opaque_and_white_at_its_corners(usual: tuple[Path, Analysis]) -> None:
+    pictures = [Image.open(path).convert("RGBA") for path in usual[0].glob("*.png")]
+    assert pictures
+    for picture in pictures:
+        assert picture.getchannel("A").getextrema() == (255, 255)
+        right, low = picture.width - 1, picture.height - 1
+        assert {picture.getpixel(at) for at in ((0, 0), (right, 0), (0, low), (right, low))} == {(255,) * 4}
+
+
 @pytest.mark.parametrize("name", [*HOSTILE, "=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)"])
 def test_a_hostile_name_is_inert_in_table_markdown_and_badge(tmp_path: Path, name: str) -> None:
     analysis = analyse([load_run(write_run(tmp_path, hostile_scenario(name)))])

@@ -110,3 +110,25 @@ def test_a_slower_diffusion_is_reported_as_plainly_as_a_faster_one(tmp_path: Pat
     sentence = headlines.verdict(analysis.headlines[0])
     assert re.search(r"autoregressive decoding is [\d.]+x faster than block diffusion at batch 1", sentence)
     assert headlines.tiles(analysis.headlines[0], analysis)[1].value.startswith("0.")
+
+
+@pytest.mark.parametrize(
+    ("slower", "ending"),
+    [
+        ({}, "; nor at any batch up to 8, the largest compared."),
+        ({8: 3.0}, "; beyond the noise, autoregressive decoding is ahead at batch 8 and nobody at 1, 2 and 4."),
+        ({1: 0.3, 4: 3.0, 8: 3.0}, " (noise could move it)."),
+        ({1: 0.3, 2: 0.3, 4: 0.3, 8: 0.3}, "; block diffusion stays ahead up to batch 8, the largest compared."),
+    ],
+)
+def test_what_larger_batches_change_is_told_only_beyond_the_noise(
+    tmp_path: Path, slower: dict[int, float], ending: str
+) -> None:
+    def pass_s(cell: Cell) -> float:  # the decoders are equal where nothing else is said
+        return 0.01 * (511 / 17 * slower.get(cell.batch_size, 1.0) if cell.block_length else 1)
+
+    axes = {"batch_size": [1, 2, 4, 8], "block_length": [256], "num_steps": [8]}
+    analysis = analysed(tmp_path, Scenario(axes=axes, pass_s=pass_s, wobble=0.05))
+    sentence = headlines.verdict(analysis.headlines[0])
+    assert sentence.endswith(ending), sentence
+    assert ("cannot be told apart at batch 1" in sentence) == (1 not in slower)
