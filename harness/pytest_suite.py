@@ -7,10 +7,12 @@ they were measured. What must not pass silently does not: docs/measuring.md, "In
 
 from __future__ import annotations
 
+import os
 import shlex
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from harness.analysis.rows import CellRow
     from harness.analysis.run_data import Run
     from harness.measuring.progress import PlainProgress
-    from harness.records.types import Environment
+    from harness.records.types import Environment, Record
     from harness.spec.plan import Plan
 
 # pytest-benchmark's options under which cells would pass unmeasured, or be judged by a rule that cannot tell noise.
@@ -32,6 +34,8 @@ _REFUSED = {
     "are missing; judge with: python -m harness gate --base REV",
 }
 _MEASURED = ("ok", "error", "timeout", "missing")  # statuses that say something of this run; others are skips
+
+_UNDER_TEST = ("project_commit", "project_dirty")  # of the stack: the change itself
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,7 +73,19 @@ def _why_refused(config: pytest.Config) -> str | None:
         return "cells that run side by side disturb each other; leave out -n and --dist"
     if config.args_source is pytest.Config.ArgsSource.ARGS:
         return f"it runs the suite's cells alone; leave out {config.args[0]} and select cells with -k"
+    json_path = config.getoption("benchmark_json")
+    if json_path and (why := _why_unwritable(Path(json_path))):
+        return f"--benchmark-json={json_path}: {why}, so that what is measured would be lost"
     return next((why for option, why in _REFUSED.items() if config.getoption(option)), None)
+
+
+def _why_unwritable(path: Path) -> str | None:
+    """pytest-benchmark opens the file when all is measured."""
+    if path.is_dir():
+        return "is a folder"
+    if not path.absolute().parent.is_dir():
+        return "its folder does not exist"
+    return None if os.access(path if path.exists() else path.absolute().parent, os.W_OK) else "cannot be written"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -165,7 +181,8 @@ class _Hooks:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Measure what was selected, once, outside any item's timeout: a request has its own in the protocol."""
         if session.items and not session.config.option.collectonly and not session.testsfailed:
-            items = (item for item in session.items if isinstance(item, pytest.Function))
+            items = [item for item in session.items if isinstance(item, pytest.Function)]
+            _check_compared(session.config, {item.nodeid for item in items})
             selected = {str(item.callspec.params["cell_id"]) for item in items}
             self._suite_run.measure(selected, session.config)
 
@@ -189,11 +206,36 @@ class _Hooks:
     @pytest.hookimpl(tryfirst=True)
     def pytest_benchmark_compare_machine_info(self, compared_benchmark: dict[str, Any]) -> None:
         """pytest-benchmark warns and compares all the same; figures of another machine are not comparable."""
+        from harness.analysis.gate.comparable import flat
+
+        here = self._suite_run.environment
         other = (compared_benchmark.get("machine_info") or {}).get("canvasbench") or {}
-        if other.get("identity") != self._suite_run.environment.identity:
+        if other.get("identity") != here.identity:
             raise pytest.UsageError(
                 "--benchmark-compare: the stored run is of another machine, or not of a suite, so nothing is comparable"
             )
+        stored, now = (dict(flat(stack or {})) for stack in (other.get("stack"), here.stack))
+        differing = [key for key in sorted(stored.keys() | now.keys()) if stored.get(key) != now.get(key)]
+        if differing := [key for key in differing if key not in _UNDER_TEST]:
+            why = f"the stored run is of another stack ({', '.join(differing[:3])}), so nothing is comparable"
+            raise pytest.UsageError(f"--benchmark-compare: {why}")
+
+
+def _check_compared(config: pytest.Config, node_ids: set[str]) -> None:
+    """pytest-benchmark compares what has the same name, and passes without a word where nothing has.
+
+    Raises:
+        pytest.UsageError: --benchmark-compare found no stored run, or none of the selected cells in it.
+    """
+    if not config.getoption("benchmark_compare"):
+        return
+    stored: dict[Any, dict[str, Any]] = config._benchmarksession.compared_mapping  # type: ignore[attr-defined]
+    if not stored:
+        raise pytest.UsageError("--benchmark-compare: there is no such stored run")
+    if not any(node_ids & cells.keys() for cells in stored.values()):
+        raise pytest.UsageError(
+            "--benchmark-compare: the stored run has none of the selected cells, so nothing is comparable"
+        )
 
 
 def _progress(config: pytest.Config) -> PlainProgress:
@@ -230,6 +272,7 @@ def test_cell(cell_id: str, benchmark: BenchmarkFixture, request: pytest.Fixture
     records = run.ok_records(cell_id)
     rounds_s = [round.wall_s for record in records for round in record.rounds]
     benchmark.extra_info.update(_extra_info(row))
+    benchmark.extra_info["environment"] = _environment(run, records)
     benchmark.extra_info["rounds_by_launch"] = [len(record.rounds) for record in records]
     left_s = iter(rounds_s)
 
@@ -254,3 +297,9 @@ def _extra_info(row: CellRow) -> dict[str, Any]:
         values[METRICS[name].kind][name] = summary.value
     kept = ("run_id", "cell_id", "cell", "source", "simulated", "synthetic", "marks")
     return {**{key: found[key] for key in kept}, "counters": values["counter"], "times": values["time"]}
+
+
+def _environment(run: Run, records: Sequence[Record]) -> dict[str, Any]:
+    """Under what the cell was measured: the id of its environment, and the software; machine_info has the machine."""
+    environment_id = records[-1].environment_id
+    return {"id": environment_id, "stack": run.environments[environment_id].stack}

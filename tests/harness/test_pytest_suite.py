@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,10 @@ def test_the_json_holds_counters_and_the_environment_and_no_host_name(measured: 
         assert ("tpf_denoise" in info["counters"]) == is_diffusion
         assert info["times"]["request_s"] == pytest.approx(one["stats"]["median"])
         assert info["simulated"]
+        assert info["environment"] == {
+            "id": machine["canvasbench"]["environment_id"],
+            "stack": machine["canvasbench"]["stack"],
+        }
 
 
 def test_a_failed_cell_is_a_failed_item_and_never_a_baseline(tmp_path: Path) -> None:
@@ -145,6 +150,8 @@ def test_a_session_in_which_no_cell_gave_a_number_is_not_green(tmp_path: Path) -
         (["-p", "no:benchmark"], "needs pytest-benchmark"),
         (["--suite-override=axes.batch=[1]"], "axes has no 'batch'"),
         (["--suite=smok"], "smoke"),
+        (["--benchmark-json=/nosuch/out.json"], "--benchmark-json=/nosuch/out.json: its folder does not exist"),
+        (["--benchmark-json=/"], "--benchmark-json=/: is a folder"),
     ],
 )
 def test_what_would_pass_unmeasured_is_refused_with_one_message(tmp_path: Path, options: list[str], said: str) -> None:
@@ -178,24 +185,71 @@ def test_options_of_a_suite_without_one_are_refused() -> None:
     assert "belong to --suite=NAME" in done.stderr
 
 
-def test_a_stored_run_of_another_machine_is_not_compared_with(measured: Done, tmp_path: Path) -> None:
-    stored = json.loads(measured.json_path.read_text())
+def of_another_machine(stored: dict[str, Any]) -> None:
     stored["machine_info"]["canvasbench"]["identity"]["cpu"] = "another"
-    folder = tmp_path / "stored" / "Linux-CPython-3-64bit"
-    folder.mkdir(parents=True)
-    (folder / "0001_base.json").write_text(json.dumps(stored))
-    where = f"--benchmark-storage=file://{tmp_path / 'stored'}"
-    done = session(tmp_path, where, f"--benchmark-compare={folder / '0001_base.json'}")
+
+
+def of_another_stack(stored: dict[str, Any]) -> None:
+    stored["machine_info"]["canvasbench"]["stack"]["packages"]["torch"] = "1.0"
+
+
+def of_other_cells(stored: dict[str, Any]) -> None:
+    for one in stored["benchmarks"]:
+        one["fullname"] = one["fullname"].replace("smoke", "other")
+
+
+def compared(measured: Done, folder: Path, change: Callable[[dict[str, Any]], None]) -> Done:
+    """A session that is compared with the measured one after a change of what was stored."""
+    stored = json.loads(measured.json_path.read_text())
+    change(stored)
+    storage = folder / "stored" / "Linux-CPython-3-64bit"
+    storage.mkdir(parents=True)
+    (storage / "0001_base.json").write_text(json.dumps(stored))
+    where = f"--benchmark-storage=file://{folder / 'stored'}"
+    return session(folder, where, f"--benchmark-compare={storage / '0001_base.json'}")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (of_another_machine, "of another machine"),
+        (of_another_stack, "of another stack (packages.torch)"),
+        (of_other_cells, "has none of the selected cells"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_measured(
+    measured: Done, tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    done = compared(measured, tmp_path, change)
     assert (done.returncode, done.num_runs) == (REFUSED, 0)
-    assert "of another machine" in done.text
+    assert said in done.text
+    assert "Traceback" not in done.text
 
 
-def test_the_plugin_works_outside_this_repository(tmp_path: Path) -> None:
+def outside(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A session in a folder that is not this repository; pytest-benchmark stores there."""
     words = [f"--suite-override={word}" for word in TINY]
-    command = [sys.executable, "-m", "pytest", "-p", "harness.pytest_suite", "--suite=smoke", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    command = [sys.executable, "-m", "pytest", "-p", "harness.pytest_suite", "--suite=smoke", *words, *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+
+
+def test_the_plugin_works_outside_this_repository_and_compares_with_another_commit(tmp_path: Path) -> None:
+    done = outside(tmp_path, "--benchmark-autosave")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed, 2 skipped" in done.stdout
+    (path,) = tmp_path.glob(".benchmarks/*/*.json")
+    stored = json.loads(path.read_text())
+    stored["machine_info"]["canvasbench"]["stack"].update(project_commit="another", project_dirty=None)
+    path.write_text(json.dumps(stored))
+    done = outside(tmp_path, "--benchmark-compare")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(NOW)" in done.stdout
+
+
+def test_a_run_that_is_not_stored_is_not_compared_with(tmp_path: Path) -> None:
+    done = outside(tmp_path, "--benchmark-compare=0001")
+    assert (done.returncode, list(tmp_path.glob("results/*/*"))) == (REFUSED, [])
+    assert "no such stored run" in done.stdout + done.stderr
 
 
 def test_without_a_suite_the_plugin_loads_nothing_of_the_harness() -> None:
