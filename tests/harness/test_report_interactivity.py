@@ -160,3 +160,14 @@ def test_a_thousand_beaten_cells_are_one_element(tmp_path: Path) -> None:
         for count in (5, 150)
     )
     assert str(many.picture).count("<path") - str(few.picture).count("<path") < 20
+
+
+@pytest.mark.parametrize("wobble", [0.0, 0.05])
+@pytest.mark.parametrize("pass_s", [0.01, 0.002])
+def test_equal_decoders_are_not_said_to_be_ahead(tmp_path: Path, wobble: float, pass_s: float) -> None:
+    axes = {"batch_size": [1, 2, 4, 8], "block_length": [256], "num_steps": [8]}
+    scenario = Scenario(axes=axes, pass_s=lambda cell: pass_s * (511 / 17 if cell.block_length else 1), wobble=wobble)
+    _, figure, _ = drawn(tmp_path, scenario)
+    assert "faster" not in figure.answer
+    assert "is beaten" not in figure.answer
+    assert "whatever speed" not in figure.next_step
