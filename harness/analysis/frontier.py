@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from harness.analysis.rows import CellRow
 
@@ -45,16 +43,10 @@ def frontier(points: Iterable[Served]) -> list[Served]:
 
 
 def device_tok_s_at(line: Sequence[Served], user_tok_s: float) -> float | None:
-    """Throughput of the device where each user gets so much: between neighbours of a frontier a straight line on
-    logarithms, which never rises; None outside of what was measured.
+    """Throughput of the device where each user gets at least so much: of the best measured cell that gives it, which is
+    the step line of the figure; None where no measured cell is as fast.
     """
-    if len(line) == 1 and line[0].user_tok_s == user_tok_s:
-        return line[0].device_tok_s
-    for slow, fast in pairwise(line):
-        if slow.user_tok_s <= user_tok_s <= fast.user_tok_s:
-            share = math.log(user_tok_s / slow.user_tok_s) / math.log(fast.user_tok_s / slow.user_tok_s)
-            return float(slow.device_tok_s * (fast.device_tok_s / slow.device_tok_s) ** share)
-    return None
+    return next((one.device_tok_s for one in line if one.user_tok_s >= user_tok_s), None)
 
 
 def clearly_beats(one: Served, other: Served) -> bool:
