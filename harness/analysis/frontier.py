@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from harness.analysis.rows import CellRow
 
@@ -19,6 +17,12 @@ class Served:
     @property
     def device_tok_s(self) -> float:
         return self.row.metrics["useful_tok_s"].value
+
+    @property
+    def interval_tok_s(self) -> tuple[float, float]:
+        """Of device_tok_s."""
+        summary = self.row.metrics["useful_tok_s"]
+        return summary.low, summary.high
 
     @property
     def user_tok_s(self) -> float:
@@ -39,13 +43,26 @@ def frontier(points: Iterable[Served]) -> list[Served]:
 
 
 def device_tok_s_at(line: Sequence[Served], user_tok_s: float) -> float | None:
-    """Throughput of the device where each user gets so much: between neighbours of a frontier a straight line on
-    logarithms, which never rises; None outside of what was measured.
+    """Throughput of the device where each user gets at least so much: of the best measured cell that gives it, which is
+    the step line of the figure; None where no measured cell is as fast.
     """
-    if len(line) == 1 and line[0].user_tok_s == user_tok_s:
-        return line[0].device_tok_s
-    for slow, fast in pairwise(line):
-        if slow.user_tok_s <= user_tok_s <= fast.user_tok_s:
-            share = math.log(user_tok_s / slow.user_tok_s) / math.log(fast.user_tok_s / slow.user_tok_s)
-            return float(slow.device_tok_s * (fast.device_tok_s / slow.device_tok_s) ** share)
-    return None
+    return next((one.device_tok_s for one in line if one.user_tok_s >= user_tok_s), None)
+
+
+def clearly_beats(one: Served, other: Served) -> bool:
+    """Whether both users and device get more from one, beyond both intervals."""
+    low, high = one.interval_tok_s[0], other.interval_tok_s[1]
+    return low > high and low / one.row.cell.batch_size > high / other.row.cell.batch_size
+
+
+def is_clearly_more(ours: Iterable[Served], theirs: Iterable[Served], user_tok_s: float) -> bool:
+    """Whether ours give a device more where each user gets so much, even if every cell is at the worse end of its
+    interval for us: noise moves a cell's throughput and whether it serves such users at all.
+    """
+    surely = [low for low, one in ((one.interval_tok_s[0], one) for one in ours) if _serves(one, low, user_tok_s)]
+    maybe = [high for high, one in ((one.interval_tok_s[1], one) for one in theirs) if _serves(one, high, user_tok_s)]
+    return max(surely, default=0.0) > max(maybe, default=0.0)
+
+
+def _serves(one: Served, device_tok_s: float, user_tok_s: float) -> bool:
+    return device_tok_s / one.row.cell.batch_size >= user_tok_s

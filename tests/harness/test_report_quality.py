@@ -298,7 +298,8 @@ def test_the_waste_answer_gives_fill_and_what_waiting_costs(analysis: Analysis, 
             ]
             fills.append(statistics.mean(median_over(cell, fill) for cell in sets))
             costs.append(statistics.mean(median_over(cell, lost) for cell in sets))
-        told = f"({stopping}) a row fills {share(statistics.mean(fills))} of the canvases that it takes part in, and "
+        told = f"({stopping}) a row fills {share(statistics.mean(fills))} of the canvases that it takes part in, "
+        told += "on average over batches, and "
         told += f"waiting for the slowest row costs {share(costs[0])} of the work at batch 2 and {share(costs[1])} of"
         assert told in answer
 

@@ -100,7 +100,7 @@ def _answer(lines: dict[str, list[CellRow]]) -> str:
         fill = _points(rows, "canvas_fill")
         told.append(
             f"with {setting(rows[0].cell)} ({name}) a row fills {percent(fmean(share for _, share in fill))} of the "
-            f"canvases that it takes part in, and {_lost(rows)}"
+            f"canvases that it takes part in, on average over batches, and {_lost(rows)}"
         )
     if "autoregressive" in lines:
         told.append(f"autoregressive decoding: {_lost(lines['autoregressive'])}")
