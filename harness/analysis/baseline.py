@@ -87,7 +87,9 @@ class Baseline:
         for key, one in self.by_key.items():
             approval, worsening = approvals[one.approval], one.value.worsening
             if worsening is not None and approval.until is not None and not is_over(approval.until, today):
-                found[key] = Acceptance(up_to=worsening, reason=approval.reason, until=approval.until)
+                found[key] = Acceptance(
+                    up_to=worsening, value=one.value.value, reason=approval.reason, until=approval.until
+                )
         return found
 
 

@@ -11,6 +11,7 @@ import pytest
 from gate_jobs import Side, write_job
 from synthetic import Scenario
 
+import harness.analysis.gate.samples as samples
 from harness import cli
 from harness.analysis import gate
 from harness.analysis.verdict import State, Verdict
@@ -92,3 +93,22 @@ def test_heads_error_is_said_although_base_was_disturbed_in_every_launch(tmp_pat
     launches = tuple(replace(one, dropped="throttled" if one.side == "base" else None) for one in job.launches)
     jobs.write(job_dir, replace(job, launches=launches))
     assert gate.judge(job_dir).counts == {"BROKEN": 1, "INCONCLUSIVE": 1}
+
+
+def tear(run_dir: Path) -> None:
+    """The last record line of a run, as a kill leaves it."""
+    path = next(run_dir.glob("records-*.jsonl"))
+    path.write_text(path.read_text(encoding="utf-8") + '{"record_schema": 1, "cell_', encoding="utf-8")
+
+
+def test_what_the_readers_of_the_runs_stumbled_over_is_a_warning_of_the_verdict(tmp_path: Path) -> None:
+    job_dir = write_job(tmp_path / "job", Side(scenario=SMALL), Side(scenario=SMALL))
+    assert not gate.judge(job_dir).warnings
+    tear(job_dir / "head" / "screen-01")
+    (warning,) = gate.judge(job_dir).warnings
+    assert warning.startswith("head/screen-01: ")
+    assert "torn" in warning
+
+    base, head = job_dir / "base" / "screen-00", job_dir / "head" / "screen-01"
+    (warning,) = gate.judge_samples(samples.of_runs(base, head, ("a", "b"))).warnings
+    assert warning.startswith("b: ")

@@ -141,6 +141,9 @@ def test_what_is_worse_is_approved_with_an_end_alone(results: Path, capsys: pyte
     assert "100" in capsys.readouterr().out
     assert cli.main(["gate", "--base", "baseline", "--head", worse, "-q"]) == 0
     assert cli.main(["gate", "--base", first, "--head", worse, "-q"]) == 0, "accepted against the old run as well"
+    again = stored(results, "c", operations(102))
+    for base in (worse, first):
+        assert cli.main(["gate", "--base", base, "--head", again, "-q"]) == 1, "one step was approved, and no licence"
     assert cli.main(["baseline", "list"]) == 0
     assert "accepted: operations" in capsys.readouterr().out
     assert cli.main(["baseline", "expire", "--cells", "BD", "AR"]) == 0

@@ -126,6 +126,7 @@ def of_job(job_dir: Path) -> Samples:
         warnings=(*_dropped(job), *(_uncounted((BASE, HEAD)[side]) for side in uncounted)),
         uncounted=tuple(uncounted),
     )
+    samples = replace(samples, warnings=(*samples.warnings, *_of_runs(samples, (BASE, HEAD))))
     return replace(samples, sides=(_side(samples, 0, job.base), _side(samples, 1, job.head)))
 
 
@@ -156,7 +157,7 @@ def _of_loaded(runs: tuple[Run, Run], names: tuple[str, str]) -> Samples:
         pairs.append((base_sample, head_sample))
     samples = Samples(mode=STORED, suite=runs[1].suite, sides=_NO_SIDES, stages={STORED: pairs}, warnings=())
     sides = (_side(samples, side, _revision_of(run, names[side])) for side, run in enumerate(runs))
-    return replace(samples, sides=tuple(sides))  # type: ignore[arg-type]
+    return replace(samples, sides=tuple(sides), warnings=tuple(_of_runs(samples, names)))  # type: ignore[arg-type]
 
 
 def _load(job_dir: Path, launches: Sequence[jobs.Launch] | None) -> Sample | None:
@@ -191,6 +192,19 @@ def _uncounted(side: str) -> str:
         f"no launch of {side} ended well in the first pair, in which operations, bytes and tokens are counted: "
         "rules of them may have nothing to compare"
     )
+
+
+def _of_runs(samples: Samples, names: tuple[str, str]) -> Iterator[str]:
+    """What the readers of the runs stumbled over: lines that are torn or damaged, records that stand there twice."""
+    runs = {
+        run.directory: (name, run)
+        for side, name in enumerate(names)
+        for one in samples.of_side(side)
+        for run, _ in one.attempts
+    }
+    for name, run in runs.values():
+        where = name if samples.mode == STORED else f"{name}/{run.run_id}"
+        yield from (f"{where}: {warning}" for warning in run.warnings)
 
 
 def _side(samples: Samples, side: int, revision: jobs.Revision) -> Side:
