@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.acceptance import MOST_WORSENING, check_until, is_over, left_of, share_worse
 from harness.analysis.candidate import Candidate, Value, read_current
 from harness.analysis.gate.judge import Acceptance, Accepted
 from harness.records import store, strict
@@ -44,7 +45,8 @@ class Approval:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Approved:
     value: Value
-    approval: int
+    approval: int  # of its value, stack and question
+    accepted_by: int | None  # the approval whose reason and end hold for the worsening; None: there is none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,9 +65,13 @@ class Baseline:
             raise ValueError("a cell has a rule twice")
         if any(one.approval not in numbers for one in self.values):
             raise ValueError("a value belongs to no approval")
-        for one in self.approvals:
-            if one.until is not None:
-                check_until(one.until)
+        ends = {one.number for one in self.approvals if one.until is not None}
+        for one in self.values:
+            if (one.value.worsening is None) != (one.accepted_by is None) or one.accepted_by not in {*ends, None}:
+                raise ValueError("a worsening is accepted by no approval with an end")
+        for approval in self.approvals:
+            if approval.until is not None:
+                check_until(approval.until)
 
     @property
     def num_cells(self) -> int:
@@ -85,26 +91,13 @@ class Baseline:
         approvals = {one.number: one for one in self.approvals}
         found = {}
         for key, one in self.by_key.items():
-            approval, worsening = approvals[one.approval], one.value.worsening
-            if worsening is not None and approval.until is not None and not is_over(approval.until, today):
-                found[key] = Acceptance(
-                    up_to=worsening, value=one.value.value, reason=approval.reason, until=approval.until
-                )
+            approval, worsening = approvals.get(one.accepted_by or 0), one.value.worsening
+            if approval is None or worsening is None or approval.until is None or is_over(approval.until, today):
+                continue
+            found[key] = Acceptance(
+                up_to=worsening, value=one.value.value, reason=approval.reason, until=approval.until
+            )
         return found
-
-
-def check_until(until: str) -> None:
-    """Raises ValueError unless it is a date or an issue's address."""
-    if until.startswith("https://"):
-        return
-    try:
-        date.fromisoformat(until)
-    except ValueError:
-        raise ValueError(f"{until[:40]!r} is neither a date such as 2027-01-31 nor an https:// address") from None
-
-
-def is_over(until: str, today: date) -> bool:
-    return not until.startswith("https://") and date.fromisoformat(until) < today
 
 
 def folder_of(identity: Mapping[str, Any]) -> str:
@@ -161,24 +154,25 @@ def approve(
         raise NothingToApprove(f"{candidate.run_id}: no cell ended well, so there is nothing to approve")
     if not reason.strip():
         raise ConfigError("--reason: say why these values are to be the baseline")
-    try:
-        check_until(until or today.isoformat())
-    except ValueError as error:
-        raise ConfigError(f"--until: {error}") from None
+    _check_open(until, today)
     path = path_of(baselines_dir, candidate.identity, candidate.suite)
     before = read_if_any(path) or Baseline(
         baseline_schema=BASELINE_SCHEMA, suite=candidate.suite, identity=candidate.identity, approvals=(), values=()
     )
-    known = before.by_key
-    chosen = [_against(one, known.get((one.cell_id, one.rule))) for one in _chosen(candidate.values, cells)]
-    worse = [one for one in chosen if one.worsening is not None]
+    known, number = before.by_key, max((one.number for one in before.approvals), default=0) + 1
+    live = before.accepted(today).keys()
+    chosen = [
+        _approved(one, known.get((one.cell_id, one.rule)), (one.cell_id, one.rule) in live, number)
+        for one in _chosen(candidate.values, cells)
+    ]
+    worse = [one.value for one in chosen if one.accepted_by == number]
     if worse and until is None:
         raise ConfigError(
             f"{len(worse)} values are worse than before, the first {worse[0].rule} of {worse[0].label} by "
-            f"{worse[0].worsening:.1%}\n--until: give the date until which that is accepted, or the issue's address"
+            f"{worse[0].worsening or 0:.1%}\n--until: the date until which that is accepted, or the issue's address"
         )
     approval = Approval(
-        number=max((one.number for one in before.approvals), default=0) + 1,
+        number=number,
         run_id=candidate.run_id,
         records_sha256=candidate.records_sha256,
         stack=candidate.stack,
@@ -187,8 +181,9 @@ def approve(
         approved_on=today.isoformat(),
         until=until if worse else None,
     )
-    changes = [_change(one, known.get((one.cell_id, one.rule))) for one in chosen]
-    values = {**known, **{(one.cell_id, one.rule): Approved(value=one, approval=approval.number) for one in chosen}}
+    new = {(one.value.cell_id, one.value.rule): one for one in chosen}
+    changes = [_change(one.value, known.get(key)) for key, one in new.items()]
+    values = {**known, **new}
     _write(path, replace(before, approvals=(*before.approvals, approval), values=_sorted(values.values())))
     return path, changes
 
@@ -201,13 +196,13 @@ def expire(path: Path, *, cells: Collection[str], today: date) -> list[Change]:
     ended = []
     values = []
     for one in before.values:
-        until = untils[one.approval]
+        until = None if one.accepted_by is None else untils[one.accepted_by]
         ends = one.value.worsening is not None and (
             one.value.cell_id in chosen if cells else until is not None and is_over(until, today)
         )
         if ends:
             ended.append(_change(one.value, one))
-        values.append(replace(one, value=replace(one.value, worsening=None)) if ends else one)
+        values.append(replace(one, value=replace(one.value, worsening=None), accepted_by=None) if ends else one)
     if ended:
         _write(path, replace(before, values=_sorted(values)))
     return ended
@@ -226,15 +221,34 @@ def _change(value: Value, before: Approved | None) -> Change:
     )
 
 
-def _against(value: Value, before: Approved | None) -> Value:
-    """With how much worse it is than the approved one, where no job has said so; of times only a job can say it."""
-    if before is None or value.worsening is not None or value.test == "time":
-        return value
-    if before.value.value <= 0 or value.value <= 0:
-        return value
-    ratio = value.value / before.value.value
-    worsening = (ratio if value.better == "lower" else 1 / ratio) - 1
-    return replace(value, worsening=worsening) if worsening > 0 else value
+def _check_open(until: str | None, today: date) -> None:
+    if until is None:
+        return
+    try:
+        check_until(until)
+    except ValueError as error:
+        raise ConfigError(f"--until: {error}") from None
+    if is_over(until, today):
+        raise ConfigError(f"--until: {until} is over; give a day to come, or the issue's address")
+
+
+def _approved(value: Value, before: Approved | None, is_accepted: bool, number: int) -> Approved:
+    """With how much worse it is than the approved one, where no job has said so; of times only a job can say it.
+
+    is_accepted: the approved one is itself accepted as worse, which lasts until its end or until the value recovers.
+    number: of this approval.
+    """
+    if before is None or value.worsening is not None:
+        return Approved(value=value, approval=number, accepted_by=None if value.worsening is None else number)
+    old, better = before.value.value, value.better
+    worse = 0.0 if value.test == "time" else share_worse(old, value.value, better)
+    earlier = before.value.worsening if is_accepted else None
+    if worse:
+        whole = min((1 + (earlier or 0)) * (1 + worse) - 1, MOST_WORSENING)
+        return Approved(value=replace(value, worsening=whole), approval=number, accepted_by=number)
+    left = None if earlier is None else left_of(earlier, old, value.value, better)
+    accepted_by = None if left is None else before.accepted_by
+    return Approved(value=replace(value, worsening=left), approval=number, accepted_by=accepted_by)
 
 
 def _chosen(values: Iterable[Value], cells: Collection[str]) -> list[Value]:
@@ -256,7 +270,7 @@ def _sorted(values: Iterable[Approved]) -> tuple[Approved, ...]:
 
 def _write(path: Path, baseline: Baseline) -> None:
     """Without approvals that no value needs any more; git keeps them."""
-    used = {one.approval for one in baseline.values}
+    used = {number for one in baseline.values for number in (one.approval, one.accepted_by)}
     kept = replace(baseline, approvals=tuple(one for one in baseline.approvals if one.number in used))
     store.write_atomic(path, store.json_lines(strict.plain(kept)))
 

@@ -82,7 +82,7 @@ def read_current(path: Path, kind: type[_T], schema_key: str, schema: int) -> _T
             found = json.loads(path.read_text(encoding="utf-8")).get(schema_key) if is_small else None
         if type(found) is int and 1 <= found < schema:
             raise store.StoreError(
-                f"{path}: {schema_key} {found} does not say of which weights, prompts, seed or protocol its values "
+                f"{path}: {schema_key} {found} does not say of which weights, prompts, seed and protocol its values "
                 "are, so nothing can be compared with them\nremove the file, and approve a run again"
             ) from None
         raise

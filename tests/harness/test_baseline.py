@@ -116,6 +116,39 @@ def test_expire_ends_what_is_over_and_keeps_every_value(tmp_path: Path) -> None:
     assert [one.value.value for one in baseline.read(path).values] == before
 
 
+@pytest.mark.parametrize("until", ["", " ", "2026-05-31", "20260701", "2026-02-30", "https://", "https://a b"])
+def test_an_end_that_is_over_or_none_is_refused(tmp_path: Path, until: str) -> None:
+    path, _ = approve(tmp_path, candidate())
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="--until"):
+        approve(tmp_path, candidate(value(of=110.0)), until=until)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("better", "old", "new"), [("higher", 1.0, 0.0), ("lower", 0.0, 1.0)])
+def test_from_or_to_nothing_is_a_worsening_too(tmp_path: Path, better: str, old: float, new: float) -> None:
+    unit = {"rule": "steps", "better": "lower"} if better == "lower" else {"rule": "quality", "better": "higher"}
+    approve(tmp_path, candidate(value(of=old, test="random", **unit)))
+    with pytest.raises(ConfigError, match="--until"):
+        approve(tmp_path, candidate(value(of=new, test="random", **unit)))
+
+
+def test_what_is_accepted_stays_so_when_it_is_approved_again_and_ends_when_it_recovers(tmp_path: Path) -> None:
+    def accepted(of: float, **changes: Any) -> tuple[float, str, str] | None:
+        path, _ = approve(tmp_path, candidate(value(of=of)), **changes)
+        one = baseline.read(path).accepted(TODAY).get(("bd", "passes"))
+        return None if one is None else (round(one.up_to, 9), one.reason, one.until)
+
+    assert accepted(100.0) is None
+    assert accepted(120.0, until="2026-07-01", reason="a new sampler") == (0.2, "a new sampler", "2026-07-01")
+    assert accepted(120.0) == (0.2, "a new sampler", "2026-07-01")
+    assert accepted(110.0) == (0.1, "a new sampler", "2026-07-01"), "it recovered in part"
+    assert accepted(121.0, until="2026-08-01") == (0.21, "why not", "2026-08-01"), "of the value before any acceptance"
+    assert accepted(121.0, today=date(2026, 8, 2)) is None, "its end is over"
+    assert accepted(133.1, until="2026-08-01") == (0.1, "why not", "2026-08-01")
+    assert accepted(120.0) is None, "it recovered"
+
+
 def test_a_time_of_another_job_is_called_neither_worse_nor_better(tmp_path: Path) -> None:
     approve(tmp_path, candidate(value(test="time", of=1.0)))
     _, changes = approve(tmp_path, candidate(value(test="time", of=2.0)))

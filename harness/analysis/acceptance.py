@@ -1,0 +1,45 @@
+"""What is worse and accepted: by how much, and until when."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+MOST_WORSENING = (
+    1e6  # as a share; it also stands for what has no ratio: something where there was nothing, or the reverse
+)
+_LEAST = 1e-9  # a share below this is rounding
+
+
+def share_worse(before: float, after: float, better: str) -> float:
+    """By what share `after` is worse than `before`: 0.05 is 5 %; 0 where it is not."""
+    is_worse = after > before if better == "lower" else after < before
+    if not is_worse:
+        return 0.0
+    small, large = sorted((before, after))
+    return min(large / small - 1, MOST_WORSENING) if small > 0 else MOST_WORSENING
+
+
+def left_of(worsening: float, before: float, after: float, better: str) -> float | None:
+    """What is left of an accepted worsening of `before` when its value becomes `after`; None: it recovered."""
+    left = (1 + worsening) / (1 + share_worse(after, before, better)) - 1
+    return left if left > _LEAST else None
+
+
+def check_until(until: str) -> None:
+    """Raises ValueError unless it is a date or an issue's address."""
+    if re.fullmatch(r"https://[^\s/]+\S*", until) and until.isprintable():
+        return
+    if not is_date(until):
+        raise ValueError(f"{until[:40]!r} is neither a date such as 2027-01-31 nor an https:// address")
+
+
+def is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def is_over(until: str, today: date) -> bool:
+    return not until.startswith("https://") and date.fromisoformat(until) < today
