@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import comb
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln, xlog1py, xlogy  # scipy.stats takes a second to load
 
 from harness.analysis.floors import DATASHEET, MEASURED
 from harness.analysis.metrics.registry import Missing
@@ -120,13 +123,15 @@ class _Floors:
             floor.one_step_of(replace(cell, batch_size=rows), self.shape, self.device)["denoise"].floor_s or 0.0
             for rows in range(1, cell.batch_size + 1)
         ]
-        B = cell.batch_size
-        steps_s = sum(
-            comb(B, rows) * p**rows * (1 - p) ** (B - rows) * of_rows[rows]
-            for p in (min(active, 1.0) for active in still_active)
-            for rows in range(B + 1)
-        )
+        steps_s = sum(float(np.dot(_binomial(cell.batch_size, min(active, 1.0)), of_rows)) for active in still_active)
         return _seconds({kind: phase for kind, phase in phases.items() if kind != "denoise"}) + steps_s
+
+
+def _binomial(B: int, p: float) -> NDArray[np.float64]:
+    """Probabilities of 0 to B rows [B + 1], by logarithms: in large batches the coefficients overflow."""
+    rows = np.arange(B + 1)
+    log_ways = gammaln(B + 1) - gammaln(rows + 1) - gammaln(B - rows + 1)
+    return np.asarray(np.exp(log_ways + xlogy(rows, p) + xlog1py(B - rows, -p)))
 
 
 def _seconds(phases: Mapping[str, Phase], steps: float = 1.0) -> float:

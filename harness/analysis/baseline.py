@@ -17,6 +17,7 @@ from harness.analysis.acceptance import MOST_WORSENING, check_until, is_over, le
 from harness.analysis.candidate import Candidate, Value, read_current
 from harness.analysis.gate.judge import Acceptance, Accepted
 from harness.records import store, strict
+from harness.records.locked import locked
 from harness.records.store import StoreError
 from harness.records.types import content_hash
 from harness.spec.config import ConfigError, nearest
@@ -156,6 +157,13 @@ def approve(
         raise ConfigError("--reason: say why these values are to be the baseline")
     _check_open(until, today)
     path = path_of(baselines_dir, candidate.identity, candidate.suite)
+    with locked(path.parent):
+        return path, _approve(path, candidate, cells, reason, until, today)
+
+
+def _approve(
+    path: Path, candidate: Candidate, cells: Collection[str], reason: str, until: str | None, today: date
+) -> list[Change]:
     before = read_if_any(path) or Baseline(
         baseline_schema=BASELINE_SCHEMA, suite=candidate.suite, identity=candidate.identity, approvals=(), values=()
     )
@@ -185,11 +193,16 @@ def approve(
     changes = [_change(one.value, known.get(key)) for key, one in new.items()]
     values = {**known, **new}
     _write(path, replace(before, approvals=(*before.approvals, approval), values=_sorted(values.values())))
-    return path, changes
+    return changes
 
 
 def expire(path: Path, *, cells: Collection[str], today: date) -> list[Change]:
     """End what was accepted: of these cells, or where none is named, whatever has a date that is over. Values stay."""
+    with locked(path.parent):
+        return _expire(path, cells, today)
+
+
+def _expire(path: Path, cells: Collection[str], today: date) -> list[Change]:
     before = read(path)
     untils = {one.number: one.until for one in before.approvals}
     chosen = {one.cell_id for one in _chosen([one.value for one in before.values], cells)}

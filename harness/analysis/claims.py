@@ -24,7 +24,7 @@ from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
 from harness.spec import floor, formats, published
-from harness.spec.config import check_choice
+from harness.spec.config import DTYPE_BYTES, check_choice
 from harness.spec.data import devices
 from harness.spec.published import Claim, Published
 
@@ -168,7 +168,9 @@ def _why_untested(claim: Claim, rows: Sequence[CellRow], in_scope: Sequence[Cell
             filter(None, (row.missing.get(metric) for row in in_scope)), "its rows have nothing to measure it by"
         )
     lacking = list(dict.fromkeys(_out_of_scope(claim, row, runs[row.run_id]) for row in rows))
-    return f"it needs {' and '.join(lacking)}" if lacking else "no cell is planned"
+    unknown = [dtype for dtype in claim.obtained_with.get("weight_dtype", ()) if dtype not in DTYPE_BYTES]
+    beyond = f", and no backend here computes in {' or '.join(map(str, unknown))} yet" if unknown else ""
+    return f"it needs {' and '.join(lacking)}{beyond}" if lacking else "no cell is planned"
 
 
 def _differences(reached: Sequence[_Tested], missed: Sequence[_Tested]) -> list[Difference]:
@@ -232,6 +234,7 @@ MEASURES: dict[str, _Measure] = {
     "parameters_read": _parameters_read,
     "parameters_over_token": _over_token,
 }
+BY_FORMULA = ("computing_over_moving",)  # of the rows' passes, shape and roofs: no clock has a say
 _NEEDS = {"canvas_gain": "step_s", "parameters_read": "distinct_experts", "parameters_over_token": "distinct_experts"}
 
 

@@ -96,6 +96,8 @@ def work_of(record: Record, planned: CellPlan, run: Run) -> Work:
     """
     if run.shape is None:
         raise Missing(_NO_SHAPE)
+    if unknown := floor.unknown_dtypes(planned.cell):
+        raise Missing(unknown)
     hits = experts_hit_of(record)
     phases = _phases(planned, run.shape, run.device, hits)
     passes = {kind: _moved_and_computed(phase) for kind, phase in phases.items() if phase.count}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.claims import (
+    BY_FORMULA,
     CONTRADICTED,
     NOT_TESTED,
     ONLY_IF,
@@ -55,7 +56,15 @@ def summary(judgements: Sequence[Judgement]) -> str:
 
 def lines(judgements: Sequence[Judgement]) -> list[str]:
     """A line for each claim that was tested, for a terminal."""
-    return [f"claim {one.verdict}: {one.claim.claim} ({_span(one)})" for one in judgements if one.verdict != NOT_TESTED]
+    return [
+        f"claim {one.verdict}: {one.claim.claim} ({'by formula ' if _is_by_formula(one) else ''}{_span(one)})"
+        for one in judgements
+        if one.verdict != NOT_TESTED
+    ]
+
+
+def _is_by_formula(one: Judgement) -> bool:
+    return one.claim.measure in BY_FORMULA
 
 
 def _card(one: Judgement) -> Card:
@@ -84,14 +93,16 @@ def _device(name: str) -> str:
 
 def measured(one: Judgement) -> str:
     """What the rows say, in a sentence or two."""
+    how = "By formula, without a clock" if _is_by_formula(one) else "Measured"
     if one.verdict == NOT_TESTED:
-        span = f"Measured: {_span(one)}. " if one.num_tested else ""
+        span = f"{how}: {_span(one)}. " if one.num_tested else ""
         return f"{span}Not tested: {one.why}."
-    told = [f"Measured: {_span(one)}, {_about(one)}."]
+    told = [f"{how}: {_span(one)}, {_about(one)}."]
     if one.verdict == ONLY_IF:
         told.append(only_if(one))
     elif one.verdict == CONTRADICTED:
-        told.append(f"None of {counted(one.num_tested, 'row')} reaches {_wanted(one)}.")
+        none = "It does not reach" if one.num_tested == 1 else f"None of {one.num_tested} rows reaches"
+        told.append(f"{none} {_wanted(one)}.")
     return " ".join(told)
 
 
@@ -100,7 +111,10 @@ def only_if(one: Judgement) -> str:
     verb = "reaches" if one.num_reached == 1 else "reach"
     reach = f"{one.num_reached} of {counted(one.num_tested, 'row')} {verb} {_wanted(one)}"
     if one.num_reached == one.num_tested:
-        wanted = ", ".join(f"{_named(name)} {either(values)}" for name, values in one.claim.obtained_with.items())
+        wanted = ", ".join(
+            f"{_named(name)} {either([str(value).replace('_', ' ') for value in values])}"
+            for name, values in one.claim.obtained_with.items()
+        )
         return f"All of them reach {_wanted(one)}, but none was obtained as the claim was: with {wanted}."
     known = [difference for difference in one.differences if difference.reached and difference.missed]
     shown = [difference for difference in known if difference.decides] or known

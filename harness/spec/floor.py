@@ -174,8 +174,16 @@ def roofs_of(cell: Cell, device: DeviceConfig) -> Roofs:
     return Roofs(device.bandwidth_bytes_s.value, rates)
 
 
+def unknown_dtypes(cell: Cell) -> str:
+    """Which dtypes of a cell that somebody else wrote have no size here; "" where all have one."""
+    unknown = sorted({cell.weight_dtype, cell.activation_dtype, cell.kv_dtype, cell.head_dtype} - DTYPE_BYTES.keys())
+    return f"how many bytes {' and '.join(unknown)} takes is not known" if unknown else ""
+
+
 def missing_roofs(cell: Cell, device: DeviceConfig) -> str:
     """Why the cell has no floor on this device; "" where it has one."""
+    if unknown := unknown_dtypes(cell):
+        return unknown
     lacks = ["bandwidth"] if device.bandwidth_bytes_s.value is None else []
     lacks += [f"{dtype} rate" for dtype in sorted(set(compute_dtypes(cell))) if _rate(device, dtype) is None]
     return f"device {device.name} has no roof: {', '.join(lacks)}" if lacks else ""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy.stats import binom
 from synthetic import Scenario, write_run
 
 from harness.analysis.analyse import analyse
@@ -68,6 +69,23 @@ def test_compaction_takes_the_mean_time_of_batches_that_shrink(run: Run, found: 
     rest_s = sum(phase.floor_s or 0.0 for kind, phase in phases.items() if kind != "denoise")
     twin = sum(p.floor_s or 0.0 for p in floor.one_step_of(_with_rows(found, 4).twin, run.shape, run.device).values())
     assert dict(found.compacted)[4] == pytest.approx(twin / (rest_s + statistics.mean(times)), rel=0.03)
+
+
+def test_compaction_of_4096_rows_takes_binomial_probabilities(run: Run, found: Assumptions) -> None:
+    """A step costs what passes over each number of rows cost, weighted by scipy.stats but for tails of 1e-9."""
+    assert run.shape is not None
+    (compacted,) = assumptions_of(run, found.cell, [4096]).compacted
+    cell = _with_rows(found, 4096)
+    phases = floor.one_step_of(cell, run.shape, run.device)
+    steps_s = 0.0
+    for active in draws.steps_of(found.cell).still_active(found.cap):
+        low, high = (int(binom.ppf(q, 4096, min(active, 1.0))) for q in (1e-9, 1 - 1e-9))
+        for rows in range(max(low, 1), high + 1):
+            denoise = floor.one_step_of(_with_rows(found, rows), run.shape, run.device)["denoise"]
+            steps_s += binom.pmf(rows, 4096, min(active, 1.0)) * (denoise.floor_s or 0.0)
+    rest_s = sum(phase.floor_s or 0.0 for kind, phase in phases.items() if kind != "denoise")
+    twin_s = sum(phase.floor_s or 0.0 for phase in floor.one_step_of(cell.twin, run.shape, run.device).values())
+    assert compacted == (4096, pytest.approx(twin_s / (rest_s + steps_s), rel=1e-6))
 
 
 def _with_rows(found: Assumptions, rows: int) -> Cell:

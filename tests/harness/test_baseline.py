@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from harness.analysis import baseline
 from harness.analysis.candidate import Candidate, Value
 from harness.records import strict
+from harness.records.locked import locked
 from harness.records.store import NewerSchemaError, StoreError
 from harness.spec.config import ConfigError
 
@@ -158,6 +160,22 @@ def test_a_time_of_another_job_is_called_neither_worse_nor_better(tmp_path: Path
 def test_a_job_says_how_much_worse_a_time_has_become(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--until"):
         approve(tmp_path, candidate(value(test="time", worsening=0.08)))
+
+
+def test_two_approvals_at_once_are_both_kept(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: approve(tmp_path, candidate(value(f"cell {i}"), run_id=str(i))), range(8)))
+    (path,) = tmp_path.glob("*/*")
+    found = baseline.read(path)
+    assert sorted(one.run_id for one in found.approvals) == [str(i) for i in range(8)]
+    assert found.num_cells == 8
+
+
+def test_a_baseline_that_another_process_changes_is_waited_for_and_then_refused(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(StoreError, match="another process"), locked(tmp_path, wait_s=0.1):
+        pass
+    with locked(tmp_path, wait_s=0):
+        assert list(tmp_path.iterdir()) == [], "the lock leaves no file"
 
 
 def test_approvals_that_no_value_needs_are_dropped(tmp_path: Path) -> None:

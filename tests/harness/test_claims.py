@@ -111,6 +111,31 @@ def test_a_made_up_set_of_rows_reaches_all_four_verdicts(launched: Analysis) -> 
     assert verdicts["rtx5090"] == verdicts["memory"] == NOT_TESTED
 
 
+def test_a_claim_that_a_formula_judges_is_not_said_to_be_measured(launched: Analysis) -> None:
+    told = {one.claim.id: claims.measured(one) for one in launched.claims}
+    assert told["compute_bound"].startswith("By formula, without a clock: ")
+    assert "Measured" not in told["compute_bound"]
+    assert told["speedup"].startswith("Measured: ")
+
+
+def test_autoregressive_rows_alone_do_not_reproduce_what_is_said_of_block_diffusion(tmp_path: Path) -> None:
+    twins = analysed(released(tmp_path, pass_s=fast, experts=experts, axes={"decoding": ["autoregressive"]}))
+    (fraction,) = (one for one in twins.claims if one.claim.id == "fraction")
+    assert fraction.verdict == ONLY_IF
+    assert "none was obtained as the claim was: with decoding block diffusion" in claims.measured(fraction)
+
+
+def test_a_format_that_nothing_here_computes_in_is_said_to_be_so(launched: Analysis) -> None:
+    told = {one.claim.id: claims.measured(one) for one in launched.claims}
+    assert "no backend here computes in float4 yet" in told["dgx_spark"]
+
+
+def test_a_record_in_a_format_without_a_known_size_has_no_floor_and_does_not_end_the_report(tmp_path: Path) -> None:
+    strange = analysed(write_run(tmp_path, Scenario(rename=lambda cell: replace(cell, weight_dtype="float4"))))
+    assert all("float4" in row.missing["floor_share"] for row in strange.rows)
+    assert "float4" in build_page(strange)
+
+
 def test_rows_that_miss_a_claim_under_other_conditions_say_nothing_against_it(missed: Analysis) -> None:
     """The DGX Spark's claim was obtained with float4 weights, which no row has; the H100's with what one row has."""
     judged = {one.claim.id: one for one in missed.claims}
