@@ -51,7 +51,7 @@ _CODES = {
 }
 _PRECEDENCE = (3, 1, 4, 5, 0)  # 2, a usage error, is raised and gives no verdict
 # First word of a headline -> the exit codes that it may stand for.
-_SAYS = {"GREEN": (0,), "RED": (1, 3), "NOT COMPARABLE": (4,), "INCONCLUSIVE": (0, 5)}
+_SAYS = {"GREEN": (0,), "NOTHING JUDGED": (0,), "RED": (1, 3), "NOT COMPARABLE": (4,), "INCONCLUSIVE": (0, 5)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
