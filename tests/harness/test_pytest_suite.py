@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -230,7 +231,9 @@ def outside(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """A session in a folder that is not this repository; pytest-benchmark stores there."""
     words = [f"--suite-override={word}" for word in TINY]
     command = [sys.executable, "-m", "pytest", "-p", "harness.pytest_suite", "--suite=smoke", *words, *options]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False)
+    # pytest-benchmark stores nothing in a worker of xdist, which this session is not, though its parent may be one
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False, env=alone)
 
 
 def test_the_plugin_works_outside_this_repository_and_compares_with_another_commit(tmp_path: Path) -> None:
