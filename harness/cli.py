@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
 import logging
 import os
@@ -215,29 +214,29 @@ def _report(
     """Analyse what is on disk, write the page, print the result; the exit code says whether anything is incomplete."""
     from harness.analysis.analyse import analyse
     from harness.analysis.run_data import load_run
-    from harness.records import store
+    from harness.records import collecting, store
     from harness.report.frame import build_page
     from harness.report.terminal import result_text, self_check_text
 
-    gc.disable()  # a large report's millions of objects know no cycles, and looking for some takes a fifth of its time
-    runs = [load_run(run_dir, prices) for run_dir in run_dirs]
+    with collecting.paused():
+        runs = [load_run(run_dir, prices) for run_dir in run_dirs]
     devices = sorted({str(run.plan["device"]["name"]) for run in runs})
     for device in sorted((prices or {}).keys() - set(devices)):
         raise _Exit(USAGE, f"--usd-per-hour: {device!r} is no device of these runs: {', '.join(devices)}")
-    analysis = analyse(runs)
-    gc.freeze()
-    gc.enable()
+    with collecting.paused():
+        analysis = analyse(runs)
     if not analysis.has_rows:
         raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
     if export := getattr(args, "export", None):
         from harness.report import export as exporting
         from harness.report.svg import files_kept
 
-        with files_kept() as pictures:
+        with files_kept() as pictures, collecting.left_out():
             page = build_page(analysis, verdict)
         exporting.write_exports(analysis, pictures, Path(export))
     else:
-        page = build_page(analysis, verdict)
+        with collecting.left_out():
+            page = build_page(analysis, verdict)
     store.write_atomic(output, page)
     if args.json:
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/harness"), str(ROOT / "tests/browser")]
 
-from chromium import opened, started  # noqa: E402
+from chromium import TIMED, opened, started  # noqa: E402
 from synthetic import large_scenarios, write_run  # noqa: E402
 
 MOST_BUILD_S, MOST_BYTES, MOST_NODES, MOST_OPEN_S, MOST_ACTION_S = 15.0, 3e6, 3_000, 1.0, 0.050
@@ -99,29 +99,12 @@ def _open(page: Path) -> Iterator[str]:
 
 
 ACTIONS = {
-    "sort by a number": "press(/tok/)",
-    "sort by a text": "press(/cell id/)",
+    "sort by a number": "press('tok/s')",
+    "sort by a text": "press('cell id')",
     "filter by columns": "type('batch_size=1|4 num_steps=16')",
     "filter by a word": "type('made-up')",
     "filter by nothing": "type('')",
 }
-# Milliseconds of an action until its rows are laid out; the median of five.
-TIMED = """() => {
-    const type = (text) => {
-        const field = document.getElementById("filter");
-        field.value = text;
-        field.dispatchEvent(new Event("input"));
-    };
-    const press = (label) =>
-        [...document.querySelectorAll("#table thead button")].find((b) => label.test(b.textContent)).click();
-    const times = [0, 1, 2, 3, 4].map(() => {
-        const begun = performance.now();
-        %s;
-        document.getElementById("table").getBoundingClientRect();
-        return performance.now() - begun;
-    });
-    return times.sort((a, b) => a - b)[2];
-}"""
 
 
 def _said(name: str, value: float, most: float, unit: str) -> Iterator[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from datetime import date
 
-MOST_WORSENING = (
-    1e6  # as a share; it also stands for what has no ratio: something where there was nothing, or the reverse
-)
+# As a share; it also stands for what has no ratio: something where there was nothing, or the reverse.
+MOST_WORSENING = 1e6
 _LEAST = 1e-9  # a share below this is rounding
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, xlog1py, xlogy  # scipy.stats takes a second to load
+from scipy.special import bdtr  # the binomial distribution; scipy.stats has it too, but takes a second to load
 
 from harness.analysis.floors import DATASHEET, MEASURED
 from harness.analysis.metrics.registry import Missing
@@ -128,10 +128,8 @@ class _Floors:
 
 
 def _binomial(B: int, p: float) -> NDArray[np.float64]:
-    """Probabilities of 0 to B rows [B + 1], by logarithms: in large batches the coefficients overflow."""
-    rows = np.arange(B + 1)
-    log_ways = gammaln(B + 1) - gammaln(rows + 1) - gammaln(B - rows + 1)
-    return np.asarray(np.exp(log_ways + xlogy(rows, p) + xlog1py(B - rows, -p)))
+    """Probabilities of 0 to B rows [B + 1]."""
+    return np.diff(bdtr(np.arange(B + 1), B, p), prepend=0.0)
 
 
 def _seconds(phases: Mapping[str, Phase], steps: float = 1.0) -> float:

@@ -16,9 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 MOST_PROCESSES = 8
 WORTH_IT = 2_000  # cells: below, a second or two is no matter
-_MESSAGES = (
-    200  # in which items are handed out: each costs a tenth of a millisecond, and the last ones leave cores idle
-)
+_MESSAGES = 200  # in which items are handed out: many small ones cost, and few large ones leave cores idle at the end
 
 
 class Killed(Exception):

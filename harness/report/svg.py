@@ -50,7 +50,7 @@ _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
-    "axes.titley": 1.0,  # where it is anyway; looking for something in its way takes a tenth of the time
+    "axes.titley": 1.0,  # where it is anyway, without looking for something in its way
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

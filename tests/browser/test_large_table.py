@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from chromium import Visit
+from chromium import TIMED, Visit
 from odd_inputs import odd
 
 from harness.report.slim import deflated
@@ -16,23 +16,6 @@ from harness.report.tables import cell_table
 Open = Callable[..., Visit]
 NUM_ROWS = 20_000
 MOST_MS = 250  # of a busy machine; an idle one needs a tenth
-# Milliseconds of an action until its rows are laid out; the median of five.
-TIMED = """() => {
-    const press = (label) =>
-        [...document.querySelectorAll("#table thead button")].find((b) => b.textContent.includes(label)).click();
-    const type = (text) => {
-        const field = document.getElementById("filter");
-        field.value = text;
-        field.dispatchEvent(new Event("input"));
-    };
-    const times = [0, 1, 2, 3, 4].map(() => {
-        const begun = performance.now();
-        %s;
-        document.getElementById("table").getBoundingClientRect();
-        return performance.now() - begun;
-    });
-    return times.sort((a, b) => a - b)[2];
-}"""
 
 
 @pytest.fixture(scope="module")

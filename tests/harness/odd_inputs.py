@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pages import slow_diffusion
+from pages import SCENARIOS, slow_diffusion
 from synthetic import ENVIRONMENT, Scenario, usual_pass_s, write_run
 
 from harness.analysis.analyse import Analysis, analyse
@@ -33,16 +33,7 @@ ODD_INPUTS: dict[str, list[Scenario]] = {
     "autoregressive always wins": [Scenario(pass_s=slow_diffusion)],
     "three devices": [on_device("a", 1.0), on_device("b", 2.0), on_device("c", 3.3)],
     # no odd one, but one with every figure of quality
-    "graded": [
-        Scenario(
-            eos="respect",
-            observed=True,
-            quality=lambda cell: 0.9 - 1 / (cell.num_steps or 8),
-            categories=("easy", "hard"),
-            price_usd_per_hour=2.0,
-            axes={"stopping": ["fixed", "adaptive"], "prompt_set": ["code", "maths"], "block_length": [32, 256]},
-        )
-    ],
+    "graded": [replace(one, price_usd_per_hour=2.0) for one in SCENARIOS["graded"]],
 }
 
 

@@ -28,6 +28,16 @@ def in_first(**changes: Any) -> Callable[[dict[str, Any]], None]:
     return lambda document: document["launches"][0].update(changes)
 
 
+def refusal_of(damage: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the gate says of a job whose file was damaged."""
+    path = write_job(tmp_path, SMALL, SMALL) / jobs.JOB_FILE
+    document = json.loads(path.read_text())
+    damage(document)
+    path.write_text(json.dumps(document))
+    assert cli.main(["gate", "--base", str(path.parent)]) == 2
+    return capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -51,13 +61,7 @@ def in_first(**changes: Any) -> Callable[[dict[str, Any]], None]:
 def test_a_damaged_job_is_refused_with_one_message(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[dict[str, Any]], None]
 ) -> None:
-    job_dir = write_job(tmp_path, SMALL, SMALL)
-    path = job_dir / jobs.JOB_FILE
-    document = json.loads(path.read_text())
-    damage(document)
-    path.write_text(json.dumps(document))
-    assert cli.main(["gate", "--base", str(job_dir)]) == 2
-    stderr = capsys.readouterr().err
+    stderr = refusal_of(damage, tmp_path, capsys)
     assert stderr.startswith("error: ")
     assert len(stderr.splitlines()) <= 5
 
@@ -77,13 +81,7 @@ COMMAND = "no\n::error::owned\n\x1b[31m##[error]z"
 def test_no_text_of_a_job_is_a_command_or_an_escape_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[dict[str, Any]], None]
 ) -> None:
-    job_dir = write_job(tmp_path, SMALL, SMALL)
-    path = job_dir / jobs.JOB_FILE
-    document = json.loads(path.read_text())
-    damage(document)
-    path.write_text(json.dumps(document))
-    assert cli.main(["gate", "--base", str(job_dir)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    (line,) = refusal_of(damage, tmp_path, capsys).splitlines()
     assert line.isprintable()
     assert "##[" not in line
 

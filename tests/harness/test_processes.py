@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from synthetic import Scenario, write_run
 
+from harness import cli
 from harness.records import processes
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,17 @@ def test_an_error_in_one_process_is_that_of_the_whole() -> None:
 def test_a_process_that_is_killed_ends_the_work_with_one_clear_message() -> None:
     with pytest.raises(processes.Killed, match="memory"):
         shared_by(lambda _: os.kill(os.getpid(), signal.SIGKILL), range(4))
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--usd-per-hour", "absent=1"), 2)])
+def test_a_report_gives_the_search_for_cycles_back_however_it_ends(
+    tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    run_dir = write_run(tmp_path, Scenario(axes={"batch_size": [2], "block_length": [256], "num_steps": [8]}))
+    frozen = gc.get_freeze_count()
+    assert cli.main(["report", str(run_dir), "-o", str(tmp_path / "page.html"), "-q", *words]) == code
+    assert gc.isenabled()
+    assert gc.get_freeze_count() <= frozen
 
 
 _REPORT = """

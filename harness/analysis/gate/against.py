@@ -108,9 +108,9 @@ class _Judged:
 
 def _differences(samples: Samples, baseline: Baseline | None, declared: list[str]) -> dict[int, list[Difference]]:
     """Approval -> in what its stack and question are not head's; the machine's identity decides which file is read."""
-    heads = [samples.of_side(1)[0].run]
+    head = samples.of_side(1)[0].run
     return {
-        one.number: comparable.of_approval(dict(comparable.flat(one.stack)), one.question, heads, declared)
+        one.number: comparable.of_approval(dict(comparable.flat(one.stack)), one.question, head, declared)
         for one in (baseline.approvals if baseline is not None else ())
     }
 

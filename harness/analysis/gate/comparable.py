@@ -42,11 +42,11 @@ def differences(samples: Samples, declared: Iterable[str]) -> list[Difference]:
     return sorted(found, key=lambda one: (order.index(one.effect), one.layer, one.key))
 
 
-def of_approval(stack: Facts, question: Facts, heads: Sequence[Run], declared: Sequence[str]) -> list[Difference]:
+def of_approval(stack: Facts, question: Facts, head: Run, declared: Sequence[str]) -> list[Difference]:
     """In what the stack and the question of one approval are not head's; how many launches there were is no matter."""
-    stacks = [dict(flat(one.stack)) for run in heads for one in run.environments.values()]
+    stacks = [dict(flat(one.stack)) for one in head.environments.values()]
     found = []
-    for layer, base, sides in ((STACK, stack, stacks), (IDENTITY, question, [question_of(run) for run in heads])):
+    for layer, base, sides in ((STACK, stack, stacks), (IDENTITY, question, [question_of(head)])):
         for key in sorted({key for one in (base, *sides) for key in one if key not in (*_UNDER_TEST, _LAUNCHES)}):
             before, after = {base.get(key, ABSENT)}, {one.get(key, ABSENT) for one in sides}
             is_unshared = ABSENT in before | after and key.startswith(_OF_THE_SUITE)

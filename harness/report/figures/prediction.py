@@ -196,7 +196,9 @@ def _answer(found: Predictions) -> str:
         span = f"at batch {batch(first)} on {on_first}"
         span += f" to {batch(last)} on {on_last}" if len(crossed) > 1 else ""
         rest = len(found.devices) - len(crossed)
-        where = f"the lead changes {span}" + (f", and on {rest} others not before the memory is full" if rest else "")
+        where = f"the lead changes {span}" + (
+            f", and on {counted(rest, 'other')} not before the memory is full" if rest else ""
+        )
     return (
         f"Predicted at the floors, with {found.num_steps} steps at batch 1, block diffusion gives "
         f"{' to '.join(ends)} (tok/s); {where}. {_learnt(found)}"
