@@ -111,7 +111,6 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     run_dir = prepared.run_dir
     _log_to(run_dir / "run.log", args)
     watcher = progress.choose(args.quiet)
-    _say(args, f"{run_dir}: {len(planned.cells)} cells, {len(planned.skipped)} skipped")
     try:
         prepared.measure(watcher)
     except store.NewerSchemaError:

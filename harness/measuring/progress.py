@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.spec.plan import Plan, PlannedCell, work_of
 
@@ -18,8 +19,9 @@ log = logging.getLogger("canvasbench")
 class PlainProgress:
     """One line a finished cell: count, status, label, seconds a request, elapsed, and what is left."""
 
-    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None:
-        """todo: each cell once for every launch in which it is due."""
+    def start(self, plan: Plan, todo: Sequence[PlannedCell], run_dir: Path) -> None:
+        """todo: each cell once for every launch in which it is due. From the first line on, an interrupt is heard."""
+        self.say(f"{run_dir}: {len(plan.cells)} cells, {len(plan.skipped)} skipped")
         self._todo, self._cells_done = len(todo), 0
         self._work_done = 0.0
         protocol = plan.config.protocol
@@ -100,8 +102,8 @@ class QuietProgress(PlainProgress):
 class LiveProgress(PlainProgress):
     """A bar that moves with every round, and a line only for cells that did not end well."""
 
-    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None:
-        super().start(plan, todo)
+    def start(self, plan: Plan, todo: Sequence[PlannedCell], run_dir: Path) -> None:
+        super().start(plan, todo, run_dir)
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 

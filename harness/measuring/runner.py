@@ -44,7 +44,7 @@ class WorkerError(Exception):
 class Progress(Protocol):
     """What the supervisor tells whoever watches."""
 
-    def start(self, plan: Plan, todo: Sequence[PlannedCell]) -> None: ...
+    def start(self, plan: Plan, todo: Sequence[PlannedCell], run_dir: Path) -> None: ...
     def group_begun(self, group: Sequence[PlannedCell]) -> None: ...
     def round_done(self, planned: PlannedCell) -> None: ...
     def cell_done(self, planned: PlannedCell, status: str, what: str) -> None: ...
@@ -93,7 +93,7 @@ class Supervisor:
         with self._signals(), watching(config.device.kind, wants_energy=wants_energy) as self._telemetry:
             self._keep_leftovers()
             jobs = self._jobs()
-            self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members])
+            self.progress.start(self.plan, [planned for job in jobs for planned, _ in job.members], self.run_dir)
             try:
                 if any(asks_energy(planned.cell, config) for job in jobs for planned, _ in job.members):
                     log.info(self._telemetry.measure_idle())

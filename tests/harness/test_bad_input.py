@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from apart import ENVIRONMENT, ROOT
 from safetensors.torch import load_file, save_file
 
 from engine import api, tokenizer, weights
@@ -23,7 +24,6 @@ from engine.config import ModelConfig
 from harness import cli
 from harness.records.types import RECORD_SCHEMA
 
-ROOT = Path(__file__).resolve().parents[2]
 ONE_PAIR = (
     "axes.batch_size=[1]", "axes.block_length=[16]", "axes.num_steps=[1]", "axes.prompt_tokens=[8]",
     "axes.output_tokens=[16]", "protocol.rounds=1", "protocol.warmup_rounds=0", "protocol.counters=false",
@@ -39,8 +39,7 @@ NORM = "model.decoder.norm.weight"
 
 def harness(*words: str, folder: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "harness", *words]
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "CI": "true"} | env
-    return subprocess.run(command, capture_output=True, cwd=folder, env=env, timeout=120)
+    return subprocess.run(command, capture_output=True, cwd=folder, env=ENVIRONMENT | env, timeout=120)
 
 
 def records(folder: Path) -> dict[Path, bytes]:

@@ -8,15 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from apart import ENVIRONMENT
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ("backend=fake", "axes.batch_size=[1,2]", "axes.block_length=[16]", "axes.num_steps=[2]")
 
 
 def harness(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness", *words]
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "CI": "true"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=ENVIRONMENT, timeout=120)
 
 
 def test_run_measures_writes_records_and_leaves_a_page(tmp_path: Path) -> None:

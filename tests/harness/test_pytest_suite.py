@@ -13,10 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from apart import ENVIRONMENT, ROOT
 
 from harness.records import store
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ("backend=fake", "axes.batch_size=[1]", "axes.num_steps=[2,4]")
 REFUSED = 4  # pytest's code for a usage error
 NOTHING_RUN = 5  # pytest's code for no test
@@ -48,7 +48,7 @@ def session(folder: Path, *options: str, words: tuple[str, ...] = TINY, suite: s
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", **env},
+        env=ENVIRONMENT | env,
         timeout=120,
         check=False,
     )

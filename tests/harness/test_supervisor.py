@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from apart import ENVIRONMENT, ROOT
 
 from harness.measuring import environment, progress
 from harness.measuring.runner import Supervisor
@@ -24,7 +25,6 @@ from harness.records.types import AUTOREGRESSIVE, Record
 from harness.spec.plan import PlannedCell, build, identified, work_of
 from harness.spec.suite import compose
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = ("backend=fake", "axes.batch_size=[1,2]", "axes.block_length=[16]", "axes.num_steps=[2,4]")
 
 
@@ -34,7 +34,7 @@ class Silent:
     def __init__(self) -> None:
         self.cells: list[tuple[str, str]] = []
 
-    def start(self, plan: object, todo: Sequence[PlannedCell]) -> None:
+    def start(self, plan: object, todo: Sequence[PlannedCell], run_dir: Path) -> None:
         self.todo = len(todo)
 
     def round_done(self, planned: PlannedCell) -> None: ...
@@ -135,9 +135,8 @@ def command(folder: Path, *words: str) -> list[str]:
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen[str]:
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "CI": "true"}
     return subprocess.Popen(
-        command(folder, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=folder
+        command(folder, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, cwd=folder
     )
 
 
@@ -186,7 +185,7 @@ def test_ctrl_c_twice_stops_at_once_and_keeps_the_finished_rounds(tmp_path: Path
 def test_ctrl_c_before_the_first_request_has_nothing_to_finish(tmp_path: Path) -> None:
     process = started(tmp_path, *SLOW)
     assert process.stderr is not None
-    assert "6 cells" in process.stderr.readline()  # said before the worker is started
+    assert "6 cells" in process.stderr.readline()  # said once the signal is handled, before the worker is started
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -202,7 +201,7 @@ def test_what_is_left_of_a_group_is_estimated_from_its_own_pace_else_from_the_ru
     plan = build(compose([*TINY, "protocol.rounds=3"], backends=["fake"]))
     first, second = plan.own_groups
     watcher = progress.PlainProgress()
-    watcher.start(plan, todo=[*first, *second])
+    watcher.start(plan, [*first, *second], Path("here"))
     watcher.group_begun(first)
     assert watcher.group_left() == "how long that takes is not known yet"
     for planned in first:  # the first of five requests of each: warm-up, three rounds, counters
@@ -242,7 +241,7 @@ def test_the_time_left_is_that_of_the_cells_that_are_due(monkeypatch: pytest.Mon
     plan = build(compose([*TINY, "protocol.rounds=3"], backends=["fake"]))
     longest = max(plan.cells, key=work_of)
     watcher = progress.PlainProgress()
-    watcher.start(plan, todo=[longest])
+    watcher.start(plan, [longest], Path("here"))
     watcher.round_done(longest)
     now += 1
     assert watcher.clock() == "0:01 elapsed, ~0:04 left"

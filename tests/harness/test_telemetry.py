@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apart import ENVIRONMENT, ROOT
 from test_store import ROUND
 
 from harness.measuring.launch import inline
@@ -29,7 +30,6 @@ from harness.records import store
 from harness.records.types import Record
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 
 @lru_cache
@@ -43,7 +43,7 @@ def built(folder: Path, *defines: str) -> Path:
 
 
 def python(library: Path | None, card: str, *args: str, **script: str) -> str:
-    env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{HERE}", "CI": "true", "CANVASBENCH_FAKE_NVML": card}
+    env = ENVIRONMENT | {"PYTHONPATH": f"{ROOT}:{HERE}", "CANVASBENCH_FAKE_NVML": card}
     env |= {f"CANVASBENCH_FAKE_{name}": text for name, text in script.items()}
     env |= {} if library is None else {"LD_LIBRARY_PATH": str(library)}
     command = [sys.executable, str(HERE / "watched_run.py"), *args]
