@@ -114,9 +114,11 @@ def _project() -> dict[str, Any]:
 def _git(*args: str) -> str | None:
     if not (_ROOT / ".git").exists():
         return None
+    # Without optional locks: a status that is killed with its run would leave the user's index locked.
+    command = ["git", "--no-optional-locks", "-C", str(_ROOT), *args]
     for _ in range(3):  # a git that was killed says nothing of the project, and its answer is part of run_id
         try:
-            done = subprocess.run(["git", "-C", str(_ROOT), *args], capture_output=True, text=True, timeout=10)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.SubprocessError):
             return None
         if done.returncode >= 0:
