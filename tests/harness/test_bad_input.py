@@ -39,7 +39,7 @@ NORM = "model.decoder.norm.weight"
 
 def harness(*words: str, folder: Path, **env: str) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "harness", *words]
-    return subprocess.run(command, capture_output=True, cwd=folder, env=ENVIRONMENT | env, timeout=120)
+    return subprocess.run(command, capture_output=True, cwd=folder, env=ENVIRONMENT | env, timeout=300)
 
 
 def records(folder: Path) -> dict[Path, bytes]:

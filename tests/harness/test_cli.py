@@ -16,7 +16,7 @@ UNREPORTED = (*TINY, "reports_dir=null")  # a page takes longer than all that co
 
 def harness(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "harness", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=ENVIRONMENT, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=ENVIRONMENT, timeout=300)
 
 
 def test_run_measures_writes_records_and_leaves_a_page(tmp_path: Path) -> None:

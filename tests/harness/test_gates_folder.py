@@ -21,7 +21,7 @@ FAILED, REFUSED, NOTHING_RUN = 1, 4, 5  # pytest's codes
 def gates(*options: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:benchmark", *options]
     env = {**os.environ, "CANVASBENCH_CI": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -49,7 +49,7 @@ def session(folder: Path, *options: str, words: tuple[str, ...] = TINY, suite: s
         text=True,
         cwd=ROOT,
         env=ENVIRONMENT | env,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     return Done(
@@ -233,7 +233,7 @@ def outside(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "harness.pytest_suite", "--suite=smoke", *words, *options]
     # pytest-benchmark stores nothing in a worker of xdist, which this session is not, though its parent may be one
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120, check=False, env=alone)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=alone)
 
 
 def test_the_plugin_works_outside_this_repository_and_compares_with_another_commit(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def python(library: Path | None, card: str, *args: str, **script: str) -> str:
     env |= {f"CANVASBENCH_FAKE_{name}": text for name, text in script.items()}
     env |= {} if library is None else {"LD_LIBRARY_PATH": str(library)}
     command = [sys.executable, str(HERE / "watched_run.py"), *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
