@@ -13,7 +13,7 @@ from harness.analysis.candidate import Value, candidate_of
 from harness.analysis.gate.headline import headline_of
 from harness.analysis.gate.judge import Accepted, cell_verdict, settings_of
 from harness.analysis.gate.presence import bare
-from harness.analysis.gate.samples import OK, Samples
+from harness.analysis.gate.samples import ABSENT, OK, Samples
 from harness.analysis.summary import ENOUGH_LAUNCHES
 from harness.analysis.verdict import (
     BASELINE,
@@ -29,7 +29,7 @@ from harness.analysis.verdict import (
     worst_first,
 )
 from harness.records import strict
-from harness.records.types import Cell
+from harness.records.types import FAILED_STATUSES, Cell
 from harness.spec.config import ConfigError
 from harness.spec.gate_rules import GateConfig, GateRule
 
@@ -130,15 +130,23 @@ def _cell(samples: Samples, cell_id: str, cell: Cell, of: _Judged) -> CellVerdic
         return bare(cell_id, cell, State.NO_BASELINE, "there is no approved baseline for this machine and suite")
     status, why = samples.status(1, cell_id)
     own = {name: one for (of_cell, name), one in of.baseline.by_key.items() if of_cell == cell_id}
+    if status == ABSENT:
+        return bare(cell_id, cell, State.MISSING, "it is in head's plan, and there is no record of it")
+    if status in FAILED_STATUSES or (own and status != OK):
+        return bare(cell_id, cell, State.BROKEN, f"head {why}{'' if own else '; the baseline does not have it'}")
     if not own:
         return bare(cell_id, cell, State.NEW, "the baseline does not have it: listed, not compared")
-    if status != OK:
-        return bare(cell_id, cell, State.BROKEN if status != "absent" else State.MISSING, f"head {why}")
     reasons = {reason for one in own.values() if (reason := of.refused.get(one.approval))}
     if all(one.approval in of.refused for one in own.values()):
         return bare(cell_id, cell, State.INCOMPARABLE, "; ".join(sorted(reasons)))
     rules = [
-        _rule(name, of.gate.rules.get(name), one, of.found.get((cell_id, name)), of.refused.get(one.approval))
+        _rule(
+            name,
+            rule if (rule := of.gate.rules.get(name)) and rule.applies_to(cell) else None,
+            one,
+            of.found.get((cell_id, name)),
+            of.refused.get(one.approval),
+        )
         for name, one in own.items()
     ]
     return cell_verdict(cell_id, cell, rules, of.accepted)
@@ -152,7 +160,7 @@ def _rule(
     ratio = head / base if of.is_compared and head is not None and base > 0 and head > 0 else None
     state, reason = State.REPORTED, "shown, and not judged against stored values"
     if rule is None:
-        reason = "the suite has this rule no longer"
+        reason = "the suite has this rule no longer, or not for this cell"
     elif refused is not None:
         state, reason, ratio = State.INCOMPARABLE, refused, None
     elif head is None:
