@@ -166,6 +166,16 @@ def test_a_value_whose_rule_the_suite_gave_up_is_shown_and_one_that_head_lost_is
     assert (states, code) == (({"MISSING"}, 3) if "metric" in change else ({"REPORTED"}, 0))
 
 
+@pytest.mark.parametrize(("eos", "is_said"), [("respect", True), ("ignore", False)])
+def test_a_changed_count_that_rounding_may_have_changed_says_so_against_a_baseline(
+    results: Path, eos: str, is_said: bool
+) -> None:
+    first, head = stored(results, "a", operations(100), eos=eos), stored(results, "b", operations(101), eos=eos)
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", head, "-q", "-o", "out"]) == 1
+    assert ("rounding changed" in Path("out/verdict.json").read_text()) == is_said
+
+
 def test_a_verdict_against_a_baseline_says_that_outputs_are_not_compared(results: Path) -> None:
     first = stored(results, "a")
     assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0

@@ -109,10 +109,15 @@ def other_work(asked: Asked) -> set[Key]:
     """Rounds whose answers ended elsewhere, or whose canvases took other steps, on head than on base: within rounding
     tokens may do so, and neither counts nor times of such rounds say anything of the code.
     """
-    if asked.cell.eos != "respect" and asked.cell.stopping != "adaptive":
+    if not depends_on_tokens(asked.cell):
         return set()
     base, head = (_works(asked, side) for side in (0, 1))
     return {key for key in base.keys() | head.keys() if base.get(key) != head.get(key)}
+
+
+def depends_on_tokens(cell: Cell) -> bool:
+    """Whether which tokens come out decides how much is done."""
+    return cell.eos == "respect" or cell.stopping == "adaptive"
 
 
 def _works(asked: Asked, side: int) -> dict[Key, Any]:
