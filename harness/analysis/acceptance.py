@@ -19,6 +19,11 @@ def share_worse(before: float, after: float, better: str) -> float:
     return min(large / small - 1, MOST_WORSENING) if small > 0 else MOST_WORSENING
 
 
+def words_of(worsening: float) -> str:
+    """Of a share for a reader."""
+    return "a change from or to nothing" if worsening >= MOST_WORSENING else f"{worsening:+.1%}"
+
+
 def left_of(worsening: float, before: float, after: float, better: str) -> float | None:
     """What is left of an accepted worsening of `before` when its value becomes `after`; None: it recovered."""
     left = (1 + worsening) / (1 + share_worse(after, before, better)) - 1

@@ -113,9 +113,9 @@ def candidate_of(samples: Samples, run_id: str, verdict: Verdict | None = None) 
     for cell_id, planned in samples.planned(1).items():
         for name, rule in gate.rules.items():
             metric = METRICS.get(rule.metric)
-            applies = all(getattr(planned.cell, axis) in allowed for axis, allowed in rule.where.items())
-            if metric is not None and rule.enabled and applies:
-                launches = [of for one in samples.of_side(1) if (of := by_round(metric, cell_id, one))]
+            if metric is not None and rule.applies_to(planned.cell):
+                counting = samples.of_side(1) if rule.test == "time" else samples.of_counts(1)
+                launches = [of for one in counting if (of := by_round(metric, cell_id, one))]
                 values += [
                     Value(
                         cell_id=cell_id,

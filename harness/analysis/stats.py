@@ -20,6 +20,7 @@ __all__ = [
     "detectable_sds",
     "first_difference_p",
     "holm",
+    "least_shown",
     "load",
     "median_interval",
     "normal_quantile",
@@ -149,11 +150,13 @@ def pairs_needed(
 
     sd: of one pair, in the unit of effect and floor.
     """
-    for n in range(least, most + 1):
-        beyond_floor = floor + normal_quantile(power) * sd / n**0.5
-        if max(detectable_sds(n, alpha, power) * sd, beyond_floor) <= effect:
-            return n
-    return None
+    return next((n for n in range(least, most + 1) if least_shown(n, sd, alpha, floor, power) <= effect), None)
+
+
+def least_shown(n: int, sd: float, alpha: float, floor: float, power: float) -> float:
+    """The least mean that n pairs show with that power both by the t-test and beyond `floor`."""
+    with np.errstate(over="ignore"):
+        return float(max(detectable_sds(n, alpha, power) * sd, floor + normal_quantile(power) * sd / n**0.5))
 
 
 def sign_flip_p(differences: Sequence[float], seed: int) -> float:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from harness.analysis.acceptance import share_worse
 from harness.records import strict
 
 VERDICT_SCHEMA = 1
@@ -102,10 +103,14 @@ class RuleVerdict:
 
     @property
     def worsening(self) -> float | None:
-        """By what share head is worse: 0.05 is 5 % slower, or 5 % less of what should be more. Below 0: better."""
-        if self.ratio is None or self.ratio <= 0:
+        """By what share head is worse: 0.05 is 5 % slower, or 5 % less of what should be more. Below 0: better. From or
+        to nothing, where there is no ratio, it is acceptance.MOST_WORSENING.
+        """
+        if self.ratio is not None and self.ratio > 0:
+            return (1 / self.ratio if self.better == "higher" else self.ratio) - 1
+        if self.base is None or self.head is None:
             return None
-        return (1 / self.ratio if self.better == "higher" else self.ratio) - 1
+        return share_worse(self.base, self.head, self.better) or None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,8 @@ class GateRule:
     """What is compared in each cell, and how.
 
     test: exact: a counter, which repeats with its seed; margin says by which share it may differ.
-        random: what prompts decide (steps until a canvas converges, quality); paired over prompts, by a sign-flip test.
+        random: what prompts decide (steps until a canvas converges, tokens that a step accepts, quality); paired over
+            prompts, by a sign-flip test.
         time: paired over launches, screened and confirmed.
         output: tokens; the rule's metric is output_ids.
     """
@@ -36,6 +37,9 @@ class GateRule:
     family: str = ""  # whose members share one error rate; "": that of its test
     enabled: bool = True
 
+    def applies_to(self, cell: Cell) -> bool:
+        return self.enabled and all(getattr(cell, axis) in values for axis, values in self.where.items())
+
 
 def default_rules() -> dict[str, GateRule]:
     """What every suite gates. A metric that a record does not have is no failure: its rule says nothing there."""
@@ -50,6 +54,7 @@ def default_rules() -> dict[str, GateRule]:
         "peak_tensors": GateRule(metric="peak_tensor_bytes", test="exact", margin=0.01),
         "memory": GateRule(metric="peak_memory_bytes", test="exact", margin=0.01),
         "steps": GateRule(metric="steps_per_canvas", test="random", where={"stopping": ["adaptive"]}),
+        "token_acceptance": GateRule(metric="tpf_denoise", test="random", where={"stopping": ["adaptive"]}),
         "quality": GateRule(metric="exact_match", test="random"),
         "accuracy": GateRule(metric="token_accuracy", test="random"),
         "wall_time": GateRule(metric="request_s", test="time", devices=gpu),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -162,13 +163,31 @@ def test_a_job_says_how_much_worse_a_time_has_become(tmp_path: Path) -> None:
         approve(tmp_path, candidate(value(test="time", worsening=0.08)))
 
 
-def test_two_approvals_at_once_are_both_kept(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: approve(tmp_path, candidate(value(f"cell {i}"), run_id=str(i))), range(8)))
+def test_approvals_of_two_processes_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has read the file before the other one writes it, unless it waits."""
+    write, fork = baseline._write, multiprocessing.get_context("fork")
+
+    def write_late(*words: Any) -> None:
+        time.sleep(0.1)
+        write(*words)
+
+    monkeypatch.setattr(baseline, "_write", write_late)
+    begin = fork.Barrier(2)
+
+    def approve_one(name: str) -> None:
+        begin.wait(10)
+        approve(tmp_path, candidate(value(name), run_id=name))
+
+    both = [fork.Process(target=approve_one, args=(name,)) for name in ("a", "b")]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(20)
+    assert [process.exitcode for process in both] == [0, 0]
     (path,) = tmp_path.glob("*/*")
     found = baseline.read(path)
-    assert sorted(one.run_id for one in found.approvals) == [str(i) for i in range(8)]
-    assert found.num_cells == 8
+    assert sorted(one.run_id for one in found.approvals) == ["a", "b"]
+    assert found.num_cells == 2
 
 
 def test_a_baseline_that_another_process_changes_is_waited_for_and_then_refused(tmp_path: Path) -> None:

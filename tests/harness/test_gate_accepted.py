@@ -11,6 +11,7 @@ from gate_jobs import Side, verdict_of
 from synthetic import Scenario
 
 from harness.analysis import gate
+from harness.analysis.acceptance import MOST_WORSENING
 from harness.analysis.verdict import CellVerdict, State, Verdict
 from harness.records.types import Cell, Record
 
@@ -34,6 +35,18 @@ def counting(operations: int) -> Side:
         return replace(record, counters={**record.counters, "torch_operations": operations})
 
     return Side(scenario=SMALL, change=lambda record: change(record) if is_target(record.cell) else record)
+
+
+def grading(exact: int) -> Side:
+    """Every answer is right, or none."""
+    scenario = replace(
+        SMALL, eos="respect", rounds=4, axes={**SMALL.axes, "prompt_set": ["code"]}, quality=lambda cell: 1.0
+    )
+
+    def change(record: Record) -> Record:
+        return replace(record, rounds=tuple(replace(one, exact=(exact,) * len(one.exact)) for one in record.rounds))
+
+    return Side(scenario=scenario, change=lambda record: change(record) if is_target(record.cell) else record)
 
 
 def judged(tmp_path: Path, base: Side, head: Side, rule: str, up_to: float, value: float | None = None) -> CellVerdict:
@@ -66,6 +79,28 @@ def test_accepting_ten_per_cent_more_of_a_counter_once_is_no_licence_for_more(
     tmp_path: Path, base: int, head: int, state: State
 ) -> None:
     assert judged(tmp_path, counting(base), counting(head), "operations", 0.1, value=110.0).state is state
+
+
+def test_a_quality_that_may_fall_to_nothing_is_accepted(tmp_path: Path) -> None:
+    found = judged(tmp_path, grading(1), grading(0), "quality", MOST_WORSENING, value=0.0)
+    assert found.state is State.ACCEPTED
+    assert "approved up to a change from or to nothing" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "state"),
+    [
+        (0, 5, State.ACCEPTED),
+        (0, 4, State.ACCEPTED),
+        (0, 7, State.REGRESSED),  # more than was approved, although no ratio says so
+        (5, 10, State.REGRESSED),
+    ],
+)
+def test_accepting_some_of_a_counter_where_there_was_none_is_no_licence_for_more(
+    tmp_path: Path, base: int, head: int, state: State
+) -> None:
+    found = judged(tmp_path, counting(base), counting(head), "operations", MOST_WORSENING, value=5.0)
+    assert found.state is state
 
 
 def test_an_accepted_time_is_not_accepted_again_of_a_base_that_has_it_already(tmp_path: Path) -> None:

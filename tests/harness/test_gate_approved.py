@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from test_gate_verbs import AXES, operations, stored
 
 from harness import cli
 from harness.records.types import Environment, Record
+from harness.spec.gate_rules import GateConfig, GateRule
 
 APPROVE = ["baseline", "approve"]
 
@@ -115,6 +116,64 @@ def test_a_baseline_of_more_launches_is_compared_with_a_run_of_one(results: Path
     first, head = stored(results, "a", operations(100), launches=5), stored(results, "b", operations(101))
     assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
     assert cli.main(["gate", "--base", "baseline", "--head", head, "-q"]) == 1
+
+
+def test_a_fall_of_quality_to_nothing_that_is_approved_is_green_between_two_runs(results: Path) -> None:
+    axes = {**AXES, "prompt_set": ["code"]}
+    good, bad = (
+        stored(results, name, axes=axes, eos="respect", rounds=12, quality=lambda cell, share=share: share)
+        for name, share in (("a", 1.0), ("b", 0.0))
+    )
+    assert cli.main(["gate", "--base", good, "--head", bad, "-q"]) == 1
+    assert cli.main([*APPROVE, good, "--reason", "the first one", "-q"]) == 0
+    assert cli.main([*APPROVE, bad, "--reason", "an empty model", "--until", "2999-01-31", "-q"]) == 0
+    assert cli.main(["gate", "--base", good, "--head", bad, "-q", "-o", "out"]) == 0
+    assert set(states_of("out").values()) == {"ACCEPTED"}
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "code"),
+    [("error", "BROKEN", 3), ("timeout", "BROKEN", 3), ("absent", "MISSING", 3), ("oom", "NEW", 0), ("ok", "NEW", 0)],
+)
+def test_a_cell_that_the_baseline_does_not_have_is_new_and_red_where_it_fails_or_was_not_measured(
+    results: Path, status: str, state: str, code: int
+) -> None:
+    first = stored(results, "a")
+    wider = {**AXES, "batch_size": [1, 4, 8]}
+    head = stored(results, "b", axes=wider, outcome=lambda cell, _: status if cell.batch_size == 8 else "ok")
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", head, "-q", "-o", "out"]) == code
+    new = {state for label, state in states_of("out").items() if " b8 " in label}
+    assert new == {state}
+
+
+@pytest.mark.parametrize("change", [{"enabled": False}, {"where": {"decoding": []}}, {"metric": "torch_flops"}])
+def test_a_value_whose_rule_the_suite_gave_up_is_shown_and_one_that_head_lost_is_missing(
+    results: Path, change: dict[str, Any]
+) -> None:
+    first = stored(results, "a", operations(100))
+    rule = {**asdict(GateRule(metric="torch_operations")), **change}
+    gate = {"rules": {**asdict(GateConfig())["rules"], "operations": rule}}
+    head = elsewhere(results, "b", operations(100), gate=gate)
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    code = cli.main(["gate", "--base", "baseline", "--head", head, "-q", "-o", "out"])
+    states = {
+        rule["state"]
+        for cell in json.loads(Path("out/verdict.json").read_text())["cells"]
+        for rule in cell["rules"]
+        if rule["rule"] == "operations"
+    }
+    assert (states, code) == (({"MISSING"}, 3) if "metric" in change else ({"REPORTED"}, 0))
+
+
+@pytest.mark.parametrize(("eos", "is_said"), [("respect", True), ("ignore", False)])
+def test_a_changed_count_that_rounding_may_have_changed_says_so_against_a_baseline(
+    results: Path, eos: str, is_said: bool
+) -> None:
+    first, head = stored(results, "a", operations(100), eos=eos), stored(results, "b", operations(101), eos=eos)
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", head, "-q", "-o", "out"]) == 1
+    assert ("rounding changed" in Path("out/verdict.json").read_text()) == is_said
 
 
 def test_a_verdict_against_a_baseline_says_that_outputs_are_not_compared(results: Path) -> None:

@@ -13,9 +13,10 @@ from synthetic import Scenario
 
 import harness.analysis.gate.samples as samples
 from harness import cli
-from harness.analysis import gate
+from harness.analysis import candidate, gate
 from harness.analysis.verdict import State, Verdict
 from harness.records import job as jobs
+from harness.records.job import Launch
 from harness.records.types import Record
 
 SMALL = Scenario(observed=True, wobble=0.001, axes={"batch_size": [4], "block_length": [256], "num_steps": [8]})
@@ -31,15 +32,24 @@ def counted_in_the_first_pair(operations: int) -> Callable[[Record], Record]:
     return change
 
 
-def judged(tmp_path: Path, dropped: Collection[str], why: str = "throttled", operations: int = 100) -> Verdict:
-    """With pair 0 of these sides dropped."""
-    base, head = (Side(scenario=SMALL, change=counted_in_the_first_pair(count)) for count in (100, operations))
+def of_pair_0(launch: Launch) -> bool:
+    return (launch.stage, launch.pair) == (jobs.SCREEN, 0)
+
+
+def judged(
+    tmp_path: Path,
+    dropped: Collection[str],
+    why: str = "throttled",
+    operations: int = 100,
+    lost: Callable[[Launch], bool] = of_pair_0,
+    scenario: Scenario = SMALL,
+) -> Verdict:
+    """With these launches of these sides dropped. scenario, operations: of head."""
+    sides = [(SMALL, 100), (scenario, operations)]
+    base, head = (Side(scenario=one, change=counted_in_the_first_pair(count)) for one, count in sides)
     job_dir = write_job(tmp_path, base, head)
     job = jobs.read(job_dir)
-    launches = tuple(
-        replace(one, dropped=why) if one.side in dropped and (one.stage, one.pair) == (jobs.SCREEN, 0) else one
-        for one in job.launches
-    )
+    launches = tuple(replace(one, dropped=why) if one.side in dropped and lost(one) else one for one in job.launches)
     jobs.write(job_dir, replace(job, launches=launches))
     return gate.judge(job_dir)
 
@@ -54,6 +64,37 @@ def test_counts_of_a_launch_whose_times_were_disturbed_are_judged(tmp_path: Path
     assert (same.counts, states(same, "outputs"), states(same, "operations")) == ({"OK": 2}, {State.OK}, {State.OK})
     more = judged(tmp_path / "more", dropped, operations=101)
     assert (states(more, "operations"), more.exit_code) == ({State.REGRESSED}, 1)
+
+
+def test_counts_of_a_launch_whose_times_were_disturbed_are_offered_for_approval(tmp_path: Path) -> None:
+    judged(tmp_path, ["head"], operations=101)
+    offered = candidate.candidate_of(samples.of_job(tmp_path), "job").values
+    assert [one.value for one in offered if one.rule == "operations"] == [101.0, 101.0]
+    assert {one.num_launches for one in offered if one.test == "time"} == {2}, "its times are not"
+
+
+@pytest.mark.parametrize("dropped", [["base"], ["head"], ["base", "head"]])
+def test_a_counter_that_got_worse_is_red_although_every_launch_was_disturbed(
+    tmp_path: Path, dropped: list[str]
+) -> None:
+    verdict = judged(tmp_path, dropped, operations=101, lost=lambda launch: True)
+    assert (verdict.counts, verdict.exit_code) == ({"REGRESSED": 2}, 1)
+    assert states(verdict, "wall_time") == {State.INCONCLUSIVE}
+
+
+def test_a_cell_without_a_whole_pair_is_inconclusive_although_each_side_has_launches_that_count(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, ["base", "head"], lost=lambda launch: (launch.side == jobs.BASE) == (launch.pair == 1))
+    assert verdict.counts == {"INCONCLUSIVE": 2}
+    assert states(verdict, "operations") == {State.OK}
+
+
+@pytest.mark.parametrize(("status", "state"), [("error", State.BROKEN), ("oom", State.INCONCLUSIVE)])
+def test_an_error_in_every_disturbed_launch_is_broken_and_what_a_neighbour_may_cause_is_not(
+    tmp_path: Path, status: str, state: State
+) -> None:
+    fails = replace(SMALL, outcome=lambda cell, _: status if cell.block_length else "ok")
+    verdict = judged(tmp_path, ["head"], lost=lambda launch: True, scenario=fails)
+    assert {str(cell.state) for cell in verdict.cells if cell.axes["block_length"]} == {state}
 
 
 @pytest.mark.parametrize("why", [jobs.INTERRUPTED, f"{jobs.CRASHED} with exit status 1", jobs.MEMORY_ERROR])

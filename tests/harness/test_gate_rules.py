@@ -221,6 +221,23 @@ def test_equal_steps_prompt_by_prompt_are_ok(tmp_path: Path) -> None:
     assert (found.state, found.ratio, found.p) == (State.OK, 1.0, 1.0)
 
 
+def test_fewer_tokens_a_step_are_red_although_the_steps_are_as_many(tmp_path: Path) -> None:
+    """The mean over prompts of each row's own tokens by its own steps, whatever its batch executes for others."""
+
+    def shorter(one: Round) -> Round:
+        return replace(one, useful_tokens=tuple(useful - 100 for useful in one.useful_tokens))
+
+    seen: list[Record] = []
+    verdict = judged(tmp_path, lambda record: seen.append(record) or record, rounds(shorter), ADAPTIVE)
+    found = rule(verdict, "token_acceptance")
+    assert (found.state, rule(verdict, "steps").state, verdict.exit_code) == (State.REGRESSED, State.OK, 1)
+    by_prompt: dict[str, list[float]] = {}
+    for one in seen[0].rounds:
+        for prompt, useful, steps in zip(one.prompt_ids or (), one.useful_tokens, one.steps_per_canvas, strict=True):
+            by_prompt.setdefault(prompt, []).append(useful / sum(steps))
+    assert found.base == pytest.approx(np.mean([np.mean(values) for values in by_prompt.values()]))
+
+
 def wrong_answers(share: float) -> Change:
     def change(one: Round) -> Round:
         exact = tuple(
@@ -238,12 +255,40 @@ def test_more_wrong_answers_are_red_and_a_few_are_not(tmp_path: Path) -> None:
     assert few.state in (State.INCONCLUSIVE, State.OK)
     assert few.worsening is not None
     assert few.worsening > 0
+    assert few.mde is not None
+    assert (f"these prompts show {few.mde:.1%}" in few.reason) == (few.state is State.INCONCLUSIVE)
 
 
-def test_prompts_are_judged_once_however_many_launches_asked_them(tmp_path: Path) -> None:
-    found = rule(judged(tmp_path, wrong_answers(0), wrong_answers(0.3), ADAPTIVE), "quality")
-    (stage,) = found.stages
-    assert len(stage.base) == len(stage.head) <= 12 * 4
+def test_too_few_prompts_say_that_they_can_show_nothing(tmp_path: Path) -> None:
+    lone = replace(ADAPTIVE, rounds=1, axes={**ADAPTIVE.axes, "batch_size": [4]})
+    found = rule(judged(tmp_path, wrong_answers(0), wrong_answers(0.9), lone), "quality")
+    assert (found.state, found.mde) == (State.INCONCLUSIVE, None)
+    assert found.reason.endswith("so few prompts can show none")
+
+
+def test_a_time_that_head_lost_is_missing_and_not_green(tmp_path: Path) -> None:
+    own = {"rules": {**GATE["rules"], "on_device": {**GATE["rules"]["wall_time"], "metric": "device_s"}}}
+    without = rounds(lambda one: replace(one, device_s=None))
+    verdict = judged(tmp_path, rounds(lambda one: one), without, **own)
+    assert (rule(verdict, "on_device").state, verdict.exit_code) == (State.MISSING, 3)
+
+
+RESPECTING = replace(SMALL, eos="respect", rounds=11)
+
+
+@pytest.mark.parametrize(("num_longer", "state"), [(6, State.OK), (11, State.INCONCLUSIVE)])
+def test_times_are_compared_of_rounds_whose_answers_are_as_long_as_before(
+    tmp_path: Path, num_longer: int, state: State
+) -> None:
+    """Tokens within rounding end an answer later, and its request takes longer, though no pass does."""
+
+    def longer(one: Round) -> Round:
+        useful = tuple(useful + 1 for useful in one.useful_tokens)
+        return replace(one, useful_tokens=useful, wall_s=1.25 * one.wall_s) if one.index < num_longer else one
+
+    found = rule(judged(tmp_path, rounds(lambda one: one), rounds(longer), RESPECTING), "wall_time")
+    assert found.state is state
+    assert ("no round did the same work" in found.reason) == (state is State.INCONCLUSIVE)
 
 
 def test_three_lines_of_yaml_add_a_rule(tmp_path: Path) -> None:

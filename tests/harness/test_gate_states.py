@@ -90,13 +90,17 @@ def test_a_cell_that_only_heads_suite_has_is_new(tmp_path: Path) -> None:
     assert verdict.exit_code == 0
 
 
-@pytest.mark.parametrize(("status", "state"), [("error", "BROKEN"), ("timeout", "BROKEN"), ("oom", "NEW")])
-def test_a_new_cell_that_fails_is_broken(tmp_path: Path, status: str, state: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "state"), [("error", "BROKEN"), ("timeout", "BROKEN"), ("oom", "NEW"), ("absent", "MISSING")]
+)
+def test_a_new_cell_that_fails_is_broken_and_one_that_was_planned_and_never_measured_is_missing(
+    tmp_path: Path, status: str, state: str
+) -> None:
     wider = replace(ends(status, 8), axes={**AXES, "batch_size": [1, 4, 8]})
     verdict = verdict_of(tmp_path, side(), side(scenario=wider))
     new = next(cell for cell in verdict.cells if cell.axes["batch_size"] == 8 and cell.axes["block_length"] is not None)
     assert new.state == state
-    assert verdict.exit_code == (3 if state == "BROKEN" else 0)
+    assert verdict.exit_code == (0 if state == "NEW" else 3)
 
 
 def test_a_cell_that_heads_suite_gave_up_is_shown_and_no_failure(tmp_path: Path) -> None:

@@ -74,6 +74,14 @@ def test_a_detectable_mean_is_detected_as_often_as_promised() -> None:
     assert np.mean(p < 0.01) == pytest.approx(0.95, abs=0.01)
 
 
+def test_the_least_worsening_of_prompts_is_shown_as_often_as_promised() -> None:
+    """By the sign-flip test itself, of which the least worsening that is told borrows a t-test's power."""
+    draw = np.random.default_rng(0)
+    least = stats.least_shown(10, 1.0, 0.05, 0.025, 0.95)
+    shown = [stats.sign_flip_p(list(row), 0) < 0.05 for row in draw.standard_normal((200, 10)) + least]
+    assert 0.9 <= np.mean(shown) <= 1
+
+
 @pytest.mark.parametrize("differences", [[1.0, 2.0, 3.0], [1.0, -2.0, 3.0, 0.5], [0.0, 1.0, 1.0, -1.0, 1.0]])
 def test_the_sign_flip_test_counts_every_flip(differences: list[float]) -> None:
     flips = [np.dot(signs, differences) for signs in product([1, -1], repeat=len(differences))]

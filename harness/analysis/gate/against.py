@@ -8,12 +8,13 @@ from datetime import date
 from typing import Any
 
 import harness.analysis.gate.comparable as comparable
+import harness.analysis.gate.counters as counters
 from harness.analysis.baseline import Approved, Baseline
 from harness.analysis.candidate import Value, candidate_of
 from harness.analysis.gate.headline import headline_of
 from harness.analysis.gate.judge import Accepted, cell_verdict, settings_of
 from harness.analysis.gate.presence import bare
-from harness.analysis.gate.samples import OK, Samples
+from harness.analysis.gate.samples import ABSENT, OK, Samples
 from harness.analysis.summary import ENOUGH_LAUNCHES
 from harness.analysis.verdict import (
     BASELINE,
@@ -29,9 +30,9 @@ from harness.analysis.verdict import (
     worst_first,
 )
 from harness.records import strict
-from harness.records.types import Cell
+from harness.records.types import FAILED_STATUSES, Cell
 from harness.spec.config import ConfigError
-from harness.spec.gate_rules import GateConfig, GateRule
+from harness.spec.gate_rules import GateConfig
 
 _NO_OUTPUTS = "a baseline has no tokens, so outputs are not compared: only a run as --base, or a revision, shows those"
 
@@ -130,29 +131,33 @@ def _cell(samples: Samples, cell_id: str, cell: Cell, of: _Judged) -> CellVerdic
         return bare(cell_id, cell, State.NO_BASELINE, "there is no approved baseline for this machine and suite")
     status, why = samples.status(1, cell_id)
     own = {name: one for (of_cell, name), one in of.baseline.by_key.items() if of_cell == cell_id}
+    if status == ABSENT:
+        return bare(cell_id, cell, State.MISSING, "it is in head's plan, and there is no record of it")
+    if status in FAILED_STATUSES or (own and status != OK):
+        return bare(cell_id, cell, State.BROKEN, f"head {why}{'' if own else '; the baseline does not have it'}")
     if not own:
         return bare(cell_id, cell, State.NEW, "the baseline does not have it: listed, not compared")
-    if status != OK:
-        return bare(cell_id, cell, State.BROKEN if status != "absent" else State.MISSING, f"head {why}")
     reasons = {reason for one in own.values() if (reason := of.refused.get(one.approval))}
     if all(one.approval in of.refused for one in own.values()):
         return bare(cell_id, cell, State.INCOMPARABLE, "; ".join(sorted(reasons)))
     rules = [
-        _rule(name, of.gate.rules.get(name), one, of.found.get((cell_id, name)), of.refused.get(one.approval))
+        _rule(name, cell, of.gate, one, of.found.get((cell_id, name)), of.refused.get(one.approval))
         for name, one in own.items()
     ]
     return cell_verdict(cell_id, cell, rules, of.accepted)
 
 
 def _rule(
-    name: str, rule: GateRule | None, approved: Approved, value: Value | None, refused: str | None
+    name: str, cell: Cell, gate: GateConfig, approved: Approved, value: Value | None, refused: str | None
 ) -> RuleVerdict:
-    of = approved.value
+    of, rule = approved.value, gate.rules.get(name)
+    if rule is not None and not rule.applies_to(cell):
+        rule = None
     base, head = of.value, value.value if value is not None else None
     ratio = head / base if of.is_compared and head is not None and base > 0 and head > 0 else None
     state, reason = State.REPORTED, "shown, and not judged against stored values"
     if rule is None:
-        reason = "the suite has this rule no longer"
+        reason = "the suite has this rule no longer, or not for this cell"
     elif refused is not None:
         state, reason, ratio = State.INCOMPARABLE, refused, None
     elif head is None:
@@ -164,6 +169,8 @@ def _rule(
         beyond = abs(head - base) > rule.margin * abs(base)
         state = State.OK if not beyond else State.REGRESSED if worse > 0 else State.IMPROVED
         reason = f"{base:.15g} {of.unit} approved, {head:.15g} on head"
+        if beyond and counters.depends_on_tokens(cell):
+            reason += "; tokens that rounding changed may do that: only a run or a revision as --base tells"
     numbers: dict[str, Any] = dict.fromkeys(("low", "high", "p", "p_adjusted", "mde"))
     return RuleVerdict(
         rule=name,

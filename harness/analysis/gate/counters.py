@@ -18,6 +18,7 @@ from harness.records.types import Cell, Round
 from harness.spec.gate_rules import GateConfig, GateRule
 
 OUTPUT_IDS = "output_ids"
+OTHER_WORK = "no round did the same work on both sides: tokens differ"
 OUTPUT_ALPHA = 0.05  # of the binomial test that says whether rows differ more often than rounding lets them
 # Share of tokens that rounding leaves in place, where the rule names none. float32 resolves 2^-24, bfloat16 2^-8: near
 # ties are rarer by orders of magnitude, of which one is taken.
@@ -70,12 +71,9 @@ def exact(asked: Asked, metric: Metric) -> RuleVerdict | None:
     base, head = (_values(asked, metric, side) for side in (0, 1))
     if not base or not head:
         return asked.one_sided(bool(base), bool(head), metric.unit, metric.better)
-    common = sorted(base.keys() & head.keys())
-    if asked.cell.eos == "respect" or asked.cell.stopping == "adaptive":
-        works = [_works(asked, side) for side in (0, 1)]
-        common = [key for key in common if works[0].get(key) == works[1].get(key)]
+    common = sorted(base.keys() & head.keys() - other_work(asked))
     if not common:
-        return asked.of_metric(metric, State.REPORTED, "no round did the same work on both sides: tokens differ")
+        return asked.of_metric(metric, State.REPORTED, OTHER_WORK)
     worst = max(common, key=lambda key: abs(median(head[key]) - median(base[key])) / (abs(median(base[key])) or 1))
     states = {_state(metric, base[key], head[key], asked.rule.margin) for key in common}
     state = next((one for one in (State.REGRESSED, State.IMPROVED) if one in states), State.OK)
@@ -105,6 +103,21 @@ def _values(asked: Asked, metric: Metric, side: int) -> dict[Key, list[float]]:
         for key, value in by_round(metric, asked.cell_id, sample).items():
             values.setdefault(key, []).append(value)
     return values
+
+
+def other_work(asked: Asked) -> set[Key]:
+    """Rounds whose answers ended elsewhere, or whose canvases took other steps, on head than on base: within rounding
+    tokens may do so, and neither counts nor times of such rounds say anything of the code.
+    """
+    if not depends_on_tokens(asked.cell):
+        return set()
+    base, head = (_works(asked, side) for side in (0, 1))
+    return {key for key in base.keys() | head.keys() if base.get(key) != head.get(key)}
+
+
+def depends_on_tokens(cell: Cell) -> bool:
+    """Whether which tokens come out decides how much is done."""
+    return cell.eos == "respect" or cell.stopping == "adaptive"
 
 
 def _works(asked: Asked, side: int) -> dict[Key, Any]:
@@ -207,6 +220,8 @@ class Drawn:
     p: float
     is_worse: bool
     change: float  # |head / base - 1|
+    num_prompts: int
+    sd: float  # of a prompt's change, as a share; NaN: a single prompt
 
 
 def random(asked: Asked, metric: Metric, gate: GateConfig, seed: int) -> RuleVerdict | Drawn | None:
@@ -220,6 +235,7 @@ def random(asked: Asked, metric: Metric, gate: GateConfig, seed: int) -> RuleVer
     before, after = ([side[prompt] for prompt in prompts] for side in (base, head))
     sign = 1 if metric.better == "lower" else -1
     worse = [sign * (b - a) for a, b in zip(before, after, strict=True)]
+    has_ratio = fmean(before) > 0
     scale = fmean(before) or fmean(after)
     values = {
         "base": fmean(before),
@@ -243,12 +259,12 @@ def random(asked: Asked, metric: Metric, gate: GateConfig, seed: int) -> RuleVer
         State.OK if rules_out else State.INCONCLUSIVE,
         ", ".join(part for part in (words, interval) if part),
         **values,
-        ratio=1 + sign * mean if 1 + sign * mean > 0 else None,
-        low=1 + min(sign * low, sign * high) if np.isfinite(low) else None,
-        high=1 + max(sign * low, sign * high) if np.isfinite(high) else None,
+        ratio=1 + sign * mean if has_ratio and 1 + sign * mean > 0 else None,
+        low=1 + min(sign * low, sign * high) if has_ratio and np.isfinite(low) else None,
+        high=1 + max(sign * low, sign * high) if has_ratio and np.isfinite(high) else None,
         p=p,
     )
-    return Drawn(asked, metric, verdict, p, is_worse, abs(mean))
+    return Drawn(asked, metric, verdict, p, is_worse, abs(mean), len(prompts), float(found.sd[0]))
 
 
 def adjusted(drawn: Sequence[Drawn], gate: GateConfig) -> list[RuleVerdict]:
@@ -260,8 +276,22 @@ def adjusted(drawn: Sequence[Drawn], gate: GateConfig) -> list[RuleVerdict]:
             one = drawn[i]
             certain = p < gate.alpha and one.change > one.asked.rule.floor
             state = (State.REGRESSED if worse else State.IMPROVED) if certain else one.verdict.state
-            found[i] = replace(one.verdict, state=state, p_adjusted=float(p))
+            mde, reason = _least_shown(one, gate.alpha / len(rows), gate), one.verdict.reason
+            if state is State.INCONCLUSIVE:
+                shows = "so few prompts can show none" if mde is None else f"these prompts show {mde:.1%}"
+                reason += f"; a worsening by {gate.effect:.0%} is neither shown nor ruled out: {shows}"
+            found[i] = replace(one.verdict, state=state, reason=reason, p_adjusted=float(p), mde=mde)
     return [found[i] for i in range(len(drawn))]
+
+
+def _least_shown(one: Drawn, alpha: float, gate: GateConfig) -> float | None:
+    """The least worsening, as a share, that so many prompts show in gate.power of the cases. None: they can show none,
+    for even if all of them were worse, a coin's flips would be so often.
+    """
+    if 0.5**one.num_prompts >= alpha:
+        return None
+    share = stats.least_shown(one.num_prompts, one.sd, alpha, one.asked.rule.floor, gate.power)
+    return share if np.isfinite(share) else None
 
 
 def ratio_of(mean_log: float | None, better: str) -> float | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import log1p
 from typing import Any
 
 import harness.analysis.gate.comparable as comparable
 import harness.analysis.gate.counters as counters
 import harness.analysis.gate.timed as timed
+from harness.analysis.acceptance import share_worse, words_of
 from harness.analysis.gate.counters import Asked, Drawn
 from harness.analysis.gate.headline import headline_of
 from harness.analysis.gate.presence import bare, cells_of, incomparable, presence
@@ -151,15 +151,14 @@ def kept(samples: Samples, gate: GateConfig) -> tuple[list[str], dict[str, tuple
 def _apply(samples: Samples, gate: GateConfig, cells: Mapping[str, Cell]) -> _Found:
     """Every rule on every cell; times are read and not yet judged."""
     found = _Found()
-    rules = {name: rule for name, rule in gate.rules.items() if rule.enabled}
+    rules = gate.rules
     order = sorted(rules, key=lambda name: rules[name].test != "output")  # tokens first: they decide about times
     seed = int(samples.of_side(1)[0].run.plan.get("seed") or 0)
     for cell_id, cell in cells.items():
         own = found.rules.setdefault(cell_id, [])
         for name in order:
-            asked = Asked(name, rules[name], cell, cell_id, samples)
-            if all(getattr(cell, axis) in values for axis, values in rules[name].where.items()):
-                _apply_one(asked, found, own, gate, seed)
+            if rules[name].applies_to(cell):
+                _apply_one(Asked(name, rules[name], cell, cell_id, samples), found, own, gate, seed)
     for _, drawn in _by_family((one.asked, one) for one in found.drawn):
         for one, verdict in zip(drawn, counters.adjusted(drawn, gate), strict=True):
             found.rules[one.asked.cell_id].append(verdict)
@@ -188,10 +187,11 @@ def _read_times(asked: Asked, found: _Found, own: list[RuleVerdict]) -> None:
     if any(one.state is State.OUTPUT_CHANGED for one in own):
         return  # faster and different is no improvement
     row = timed.row_of(asked, METRICS[asked.rule.metric])
-    if not any(pair for pairs in row.stages.values() for pair in pairs):
-        return
     kind, devices = asked.samples.device_kind, asked.rule.devices
-    if asked.samples.mode != JOB:
+    if not any(pair for pairs in row.stages.values() for pair in pairs):
+        verdict = timed.unpaired(row, is_judged=asked.samples.mode == JOB and kind in (devices or [kind]))
+        own += [verdict] if verdict is not None else []
+    elif asked.samples.mode != JOB:
         found.shown.append((row, "times of two stored runs are shown and not judged: the machine's state lies between"))
     elif devices and kind not in devices:
         found.shown.append((row, f"shown, and not judged on a device of kind {kind}"))
@@ -263,7 +263,7 @@ def _with_acceptance(
         return verdict
     if why := _beyond(acceptance, worsening, values, verdict, margin):
         return replace(verdict, reason=f"{verdict.reason}; {why}")
-    why = f"approved up to {acceptance.up_to:+.1%} until {acceptance.until}: {acceptance.reason}"
+    why = f"approved up to {words_of(acceptance.up_to)} until {acceptance.until}: {acceptance.reason}"
     return replace(verdict, state=State.ACCEPTED, reason=f"{verdict.reason}; {why}")
 
 
@@ -278,16 +278,13 @@ def _beyond(
     """
     base, head = values
     if worsening > acceptance.up_to + margin + _ROUNDING:
-        return f"only {acceptance.up_to:+.1%} is approved"
-    if acceptance.value is None or acceptance.value <= 0 or base is None or head is None or min(base, head) <= 0:
+        return f"only {words_of(acceptance.up_to)} is approved"
+    if acceptance.value is None or base is None or head is None:
         return None
-    from_base = counters.worse_log(base, acceptance.value, verdict.better)  # above 0: approved is worse than base
-    if from_base < log1p(acceptance.up_to) / 2:
-        return f"base has the approved {acceptance.up_to:+.1%} already"
-    if (
-        verdict.test != "time"
-        and counters.worse_log(acceptance.value, head, verdict.better) > log1p(margin) + _ROUNDING
-    ):
+    half_way = (1 + acceptance.up_to) ** 0.5 - 1
+    if share_worse(base, acceptance.value, verdict.better) < half_way:
+        return f"base has the approved {words_of(acceptance.up_to)} already"
+    if verdict.test != "time" and share_worse(acceptance.value, head, verdict.better) > margin + _ROUNDING:
         return f"only {acceptance.value:.6g} {verdict.unit} is approved"
     return None
 

@@ -33,19 +33,19 @@ def presence(samples: Samples, cell_id: str, cell: Cell) -> CellVerdict | None:
         state = State.BROKEN_BOTH if base in FAILED_STATUSES else State.BROKEN
         there = "only head has it" if not planned[0] else f"base {base_why}" if base_why else "base is fine"
         return bare(cell_id, cell, state, f"head {head_why}; {there}")
+    if planned[1] and head == ABSENT:
+        return bare(cell_id, cell, State.MISSING, "it is in head's plan, and there is no record of it")
     if not planned[0]:
         return bare(cell_id, cell, State.NEW, "only head has it: listed, not compared")
     if not planned[1]:
         if samples.mode == JOB:
             return bare(cell_id, cell, State.REPORTED, "head's suite has it no longer: this change removes it")
         return bare(cell_id, cell, State.MISSING, "base has it, head does not")
-    if (base, head) == (OK, OK):
-        return None
+    if {base, head} <= {OK, DROPPED} and all(samples.has_counts(side, cell_id) for side in (0, 1)):
+        return None  # of a cell that was disturbed in every launch the counts are compared
     if DROPPED in (base, head):
         why = base_why if base == DROPPED else head_why
         return bare(cell_id, cell, State.INCONCLUSIVE, f"disturbed in every launch: {why}")
-    if head == ABSENT:
-        return bare(cell_id, cell, State.MISSING, "it is in head's plan, and there is no record of it")
     if base == ABSENT:
         state = State.NEW if head == OK else State.BROKEN
         return bare(cell_id, cell, state, f"base has no record of it; head: {head_why or 'ok'}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -95,13 +95,23 @@ class Samples:
                 planned = {**run.planned, **planned}
         return planned
 
+    def has_counts(self, side: int, cell_id: str) -> bool:
+        """Whether a launch of the cell ended well, disturbed or not."""
+        return any(one.record(cell_id) is not None for one in self.of_counts(side))
+
     def status(self, side: int, cell_id: str) -> tuple[str, str]:
-        """ok, absent, dropped, or the worst status that a launch of that side ended in; and how often, and why."""
+        """ok, absent, dropped, or the worst status that a launch of that side ended in; and how often, and why.
+
+        dropped: none of its launches counts, and their counts alone are left, if any. Where every one of them ended in
+        an error, that is its status: whatever disturbs times makes none.
+        """
         samples = self.of_side(side)
         there = [record for one in samples if (record := one.any_record(cell_id)) is not None]
         dropped = [why for one in samples if (why := one.why_dropped(cell_id))]
         if dropped and not there:
-            return DROPPED, dropped[-1]
+            there = [record for one in self.of_counts(side) if (record := one.any_record(cell_id)) is not None]
+            if any(record.status != "error" for record in there) or not there:
+                return DROPPED, dropped[-1]
         bad = [record for record in there if record.status != OK]
         if bad:
             worst = min(bad, key=lambda record: _WORST_FIRST.index(record.status))
@@ -264,10 +274,10 @@ def _value(metric: Metric, inputs: tuple[Any, ...]) -> float:
     return sum(part[0] for part in parts) / sum(part[1] for part in parts)
 
 
-def pair_medians(metric: Metric, cell_id: str, pair: Pair) -> tuple[float, float] | None:
+def pair_medians(metric: Metric, cell_id: str, pair: Pair, left_out: Collection[Key]) -> tuple[float, float] | None:
     """Median over the rounds that both launches have, of base and of head."""
     base, head = (by_round(metric, cell_id, sample) for sample in pair)
-    common = base.keys() & head.keys()
+    common = (base.keys() & head.keys()) - set(left_out)
     if not common:
         return None
     return median(base[key] for key in common), median(head[key] for key in common)
@@ -300,8 +310,10 @@ _ROW_FIELDS = ("steps_per_canvas", "useful_tokens", "prompt_ids", "categories", 
 
 
 def _row(one: Round, row: int) -> Round:
-    """The round as if it had this row alone."""
+    """The round as if it had this row alone, and so as many denoise passes as the row took steps."""
     kept: dict[str, Any] = {
         name: (values[row],) for name in _ROW_FIELDS if (values := getattr(one, name)) and len(values) > row
     }
+    if "steps_per_canvas" in kept:
+        kept["passes"] = {**one.passes, "denoise": sum(one.steps_per_canvas[row])}
     return replace(one, **kept)

@@ -12,8 +12,8 @@ import numpy as np
 
 import harness.analysis.gate.times as times
 from harness.analysis import stats
-from harness.analysis.gate.counters import Asked, ratio_of, worse_log
-from harness.analysis.gate.samples import pair_medians
+from harness.analysis.gate.counters import OTHER_WORK, Asked, other_work, ratio_of, worse_log
+from harness.analysis.gate.samples import DROPPED, by_round, pair_medians
 from harness.analysis.gate.times import Screened, TimeResult
 from harness.analysis.metrics import Metric
 from harness.analysis.stats import Floats
@@ -48,8 +48,9 @@ class Row:
 
 
 def row_of(asked: Asked, metric: Metric) -> Row:
+    left_out = other_work(asked)
     stages = {
-        name: [pair_medians(metric, asked.cell_id, pair) for pair in pairs]
+        name: [pair_medians(metric, asked.cell_id, pair, left_out) for pair in pairs]
         for name, pairs in asked.samples.stages.items()
     }
     return Row(asked, metric, stages)
@@ -69,6 +70,27 @@ def judged(rows: Sequence[Row], gate: GateConfig) -> list[RuleVerdict]:
     floors = np.array([row.asked.rule.floor for row in rows])
     results = times.judged(screen, confirm, floors, gate)
     return [_verdict(row, result, gate) for row, result in zip(rows, results, strict=True)]
+
+
+def unpaired(row: Row, is_judged: bool) -> RuleVerdict | None:
+    """What to say where no pair of launches has the metric on both sides; None where nothing is to be said."""
+    asked = row.asked
+    base, head = (
+        {key for one in asked.samples.of_counts(side) for key in by_round(row.metric, asked.cell_id, one)}
+        for side in (0, 1)
+    )
+    if not base or not head:
+        is_missing = base and is_judged
+        return asked.of_metric(row.metric, State.MISSING, "base has a value, head has none") if is_missing else None
+    whys = [why for side in (0, 1) for status, why in [asked.samples.status(side, asked.cell_id)] if status == DROPPED]
+    why = "no pair of launches counts on both sides"
+    if not base & head - other_work(asked):
+        why = OTHER_WORK
+    elif whys:
+        why = f"disturbed in every launch: {whys[0]}"
+    if not is_judged:
+        return asked.of_metric(row.metric, State.REPORTED, why)
+    return asked.of_metric(row.metric, State.INCONCLUSIVE, f"{why}; so no slowdown could be shown")
 
 
 def reported(row: Row, why: str) -> RuleVerdict:
@@ -109,7 +131,7 @@ def _verdict(row: Row, result: TimeResult, gate: GateConfig) -> RuleVerdict:
 
 def _reason(row: Row, result: TimeResult, gate: GateConfig) -> str:
     if result.mean is None or result.low is None or result.high is None:
-        return f"too few pairs of launches count in the {result.stage}"
+        return f"too few pairs of launches count in the {result.stage}, so no slowdown could be shown"
     pairs = sum(pair is not None for pair in row.stages.get(result.stage, []))
     mean, low, high = (expm1(one) for one in (result.mean, result.low, result.high))
     verb = "slower" if mean > 0 else "faster"

@@ -169,7 +169,6 @@ def _mde(n: int, sd: float, alpha: float, floor: float, gate: GateConfig) -> flo
     """The least slowdown, as a share, that n pairs show with gate.power by the test and beyond the floor. None: it can
     not be told, as where two pairs are asked for the p that many cells leave.
     """
-    needs_floor = floor + stats.normal_quantile(gate.power) * sd / n**0.5
     with np.errstate(over="ignore"):
-        share = float(np.expm1(max(stats.detectable_sds(n, alpha, gate.power) * sd, needs_floor)))
+        share = float(np.expm1(stats.least_shown(n, sd, alpha, floor, gate.power)))
     return share if np.isfinite(share) else None
