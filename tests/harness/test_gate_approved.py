@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from test_gate_verbs import AXES, operations, stored
 
 from harness import cli
 from harness.records.types import Environment, Record
+from harness.spec.gate_rules import GateRule
 
 APPROVE = ["baseline", "approve"]
 
@@ -109,6 +110,17 @@ def test_a_run_of_another_question_is_not_comparable_with_a_baseline(results: Pa
     assert cli.main(["gate", "--base", "baseline", "--head", other, "-q", "-o", "out", "--declare", "packages"]) == 4
     assert set(states_of("out").values()) == {"INCOMPARABLE"}
     assert key in Path("out/verdict.json").read_text()
+
+
+def test_a_value_of_another_metric_is_not_compared(results: Path) -> None:
+    first = stored(results, "a", operations(100))
+    rules = {"operations": asdict(GateRule(metric="passes"))}
+    other = elsewhere(results, "b", operations(100), gate={"rules": rules})
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", other, "-q", "-o", "out"]) == 4
+    assert (
+        "approved is torch_operations by exact, and the rule is one of passes" in Path("out/verdict.json").read_text()
+    )
 
 
 def test_a_baseline_of_more_launches_is_compared_with_a_run_of_one(results: Path) -> None:

@@ -19,6 +19,7 @@ from harness.analysis.gate.times import Screened
 from harness.analysis.metrics import METRICS, check_metrics
 from harness.analysis.verdict import (
     JOB,
+    MEASURED_SD,
     VERDICT_SCHEMA,
     WORST_FIRST,
     CellVerdict,
@@ -130,7 +131,7 @@ def judge(
         groups=tuple(groups),
         differences=tuple(differences),
         warnings=samples.warnings,
-        settings={**strict.plain(gate), "measured_pair_sd": pair_sds},
+        settings={**strict.plain(gate), MEASURED_SD: pair_sds},
     )
 
 

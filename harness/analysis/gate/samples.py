@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from harness.analysis.gate.measured import check_measured
 from harness.analysis.metrics import Metric, Missing
 from harness.analysis.run_data import CellPlan, Run, load_run
 from harness.analysis.values import inputs_of, prompt_of
@@ -126,6 +127,7 @@ def of_job(job_dir: Path) -> Samples:
         warnings=(*_dropped(job), *(_uncounted((BASE, HEAD)[side]) for side in uncounted)),
         uncounted=tuple(uncounted),
     )
+    check_measured(run for _, run in _runs(samples, (BASE, HEAD)).values())
     samples = replace(samples, warnings=(*samples.warnings, *_of_runs(samples, (BASE, HEAD))))
     return replace(samples, sides=(_side(samples, 0, job.base), _side(samples, 1, job.head)))
 
@@ -137,7 +139,13 @@ def has_pairs(job_dir: Path) -> bool:
 
 
 def of_runs(base: Path, head: Path, names: tuple[str, str]) -> Samples:
-    """Two stored runs; launch k of one beside launch k of the other, although nothing but a number pairs them."""
+    """Two stored runs; launch k of one beside launch k of the other, although nothing but a number pairs them.
+
+    Raises:
+        StoreError: a run cannot be read, both are one, or one does not say where it was measured.
+    """
+    if base.resolve() == head.resolve():
+        raise StoreError(f"{head}: is the base itself; name another run")
     return _of_loaded((load_run(base), load_run(head)), names)
 
 
@@ -156,6 +164,7 @@ def _of_loaded(runs: tuple[Run, Run], names: tuple[str, str]) -> Samples:
         )
         pairs.append((base_sample, head_sample))
     samples = Samples(mode=STORED, suite=runs[1].suite, sides=_NO_SIDES, stages={STORED: pairs}, warnings=())
+    check_measured(run for _, run in _runs(samples, (BASE, HEAD)).values())
     sides = (_side(samples, side, _revision_of(run, names[side])) for side, run in enumerate(runs))
     return replace(samples, sides=tuple(sides), warnings=tuple(_of_runs(samples, names)))  # type: ignore[arg-type]
 
@@ -194,15 +203,19 @@ def _uncounted(side: str) -> str:
     )
 
 
-def _of_runs(samples: Samples, names: tuple[str, str]) -> Iterator[str]:
-    """What the readers of the runs stumbled over: lines that are torn or damaged, records that stand there twice."""
-    runs = {
+def _runs(samples: Samples, names: tuple[str, str]) -> dict[Path, tuple[str, Run]]:
+    """Folder -> the name of its side, and the run."""
+    return {
         run.directory: (name, run)
         for side, name in enumerate(names)
         for one in samples.of_side(side)
         for run, _ in one.attempts
     }
-    for name, run in runs.values():
+
+
+def _of_runs(samples: Samples, names: tuple[str, str]) -> Iterator[str]:
+    """What the readers of the runs stumbled over: lines that are torn or damaged, records that stand there twice."""
+    for name, run in _runs(samples, names).values():
         where = name if samples.mode == STORED else f"{name}/{run.run_id}"
         yield from (f"{where}: {warning}" for warning in run.warnings)
 
