@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from harness import __version__
 from harness.spec import data
+from harness.voice import fail
 
 EXIT_CODES = """exit codes:
   0 done   1 a regression   2 usage or configuration   3 incomplete: a cell failed or is missing
@@ -21,8 +22,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with errors in our own short form."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}\nhelp: {self.prog} --help", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(fail(2, f"{message}\nhelp: {self.prog} --help"))
 
 
 def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> argparse.Namespace:
@@ -153,7 +153,14 @@ def _add_gate(verb: argparse.ArgumentParser) -> None:
 def _add_baseline(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("action", choices=["list", "approve", "expire"])
     verb.add_argument("runs", nargs="*", metavar="RUN|SUITE", help="approve: a run, a job or a candidate; else suites")
-    verb.add_argument("--cells", nargs="+", metavar="CELL", help="ids or parts of labels (default: all)")
+    verb.add_argument(
+        "--cells",
+        nargs="+",
+        action="extend",
+        metavar="CELL",
+        help="a cell's id, its first 8 digits, or whole words of its label: b1 is not b16, and 'BD b1' wants both; of "
+        "several CELLs any (default: approve takes all, expire what is over)",
+    )
     verb.add_argument("--reason", metavar="TEXT", help="why these values are to be the baseline")
     verb.add_argument("--until", metavar="DATE|URL", help="how long what is worse is accepted")
     _add_folders(verb)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import arguments, gate_verbs
+from harness.voice import Exit, fail, say, show
 
 if TYPE_CHECKING:
     from harness.analysis.verdict import Verdict
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 
 Verb = Callable[[argparse.Namespace], int]
 DONE, USAGE, INCOMPLETE, NOTHING, INTERRUPTED = 0, 2, 3, 4, 130  # in words: harness/arguments.py
-
-
-class _Exit(Exception):
-    """Ends a verb early with a message of one to five lines."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def main(argv: Sequence[str]) -> int:
@@ -44,18 +36,18 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         return VERBS[args.verb](args)
-    except _Exit as stop:
-        return _fail(args, stop.code, str(stop))
+    except Exit as stop:
+        return fail(stop.code, str(stop))
     except (ConfigError, StoreError) as error:
-        return _fail(args, USAGE, str(error))
+        return fail(USAGE, str(error))
     except Killed as error:
-        return _fail(args, INCOMPLETE, str(error))
+        return fail(INCOMPLETE, str(error))
     except KeyboardInterrupt:
         what_next = {
             "run": f"; all that was measured is kept\ngo on with: {args.resume}",
             "gate": "; there is no verdict\nthe same command begins anew: base and head have to take turns in one job",
         }
-        return _fail(args, INTERRUPTED, f"interrupted{what_next.get(args.verb, '')}")
+        return fail(INTERRUPTED, f"interrupted{what_next.get(args.verb, '')}")
     except BrokenPipeError:  # the reader of our output has gone, for example head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -63,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         if args.verbose:
             traceback.print_exc()
         bug = f"this is a bug in canvasbench{'' if args.verbose else '; -v shows where'}"
-        return _fail(args, INCOMPLETE, f"{type(error).__name__}: {error}\n{bug}")
+        return fail(INCOMPLETE, f"{type(error).__name__}: {error}\n{bug}")
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -80,7 +72,7 @@ def plan(args: argparse.Namespace) -> int:
     else:
         from harness.report.plan_text import plan_text
 
-        print(plan_text(planned), end="")
+        show(plan_text(planned))
     return DONE
 
 
@@ -104,7 +96,7 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
 
     planned, environment = prepare.plan_here(config)
     if reason := prepare.why_unfit(planned, environment):
-        raise _Exit(NOTHING, reason)
+        raise Exit(NOTHING, reason)
     if news := _why_new(config, planned):
         _say(args, news)
     prepared = prepare.open_run(planned, environment, words=args.overrides, command=args.command)
@@ -116,7 +108,7 @@ def _measure(args: argparse.Namespace, config: SuiteConfig) -> Path:
     except store.NewerSchemaError:
         raise
     except (store.StoreError, WorkerError) as error:
-        raise _Exit(INCOMPLETE, f"{error}\nwhat was measured is kept; {run_dir / 'run.log'} has more") from None
+        raise Exit(INCOMPLETE, f"{error}\nwhat was measured is kept; {run_dir / 'run.log'} has more") from None
     return run_dir
 
 
@@ -129,7 +121,7 @@ def _tell_measured(args: argparse.Namespace, run_dir: Path) -> int:
     if args.json:
         print(json.dumps({"run_dirs": [str(run_dir)], "page": None, "statuses": statuses}, indent=1))
     elif not args.quiet:
-        print(f"{run_dir}: {', '.join(f'{count} {status}' for status, count in statuses.items())}")
+        show(f"{run_dir}: {', '.join(f'{count} {status}' for status, count in statuses.items())}")
     return INCOMPLETE if any(statuses[status] for status in FAILED_STATUSES) else DONE
 
 
@@ -161,7 +153,7 @@ def _price(given: str) -> tuple[str, float]:
     except ValueError:
         usd = 0.0
     if not 0 < usd < float("inf"):
-        raise _Exit(USAGE, f"--usd-per-hour: {given!r} holds no price; expected for example h100=2.49")
+        raise Exit(USAGE, f"--usd-per-hour: {given!r} holds no price; expected for example h100=2.49")
     return device, usd
 
 
@@ -174,15 +166,15 @@ def merge(args: argparse.Namespace) -> int:
     try:
         merged = merging.merge(parts, Path(args.output))
     except merging.NotComparable as error:
-        raise _Exit(NOTHING, str(error)) from None
+        raise Exit(NOTHING, str(error)) from None
     for warning in merged.warnings:
         _say(args, f"warning: {warning}")
     if args.json:
         print(json.dumps({**asdict(merged), "run_dir": str(merged.run_dir)}, indent=1))
     elif not args.quiet:
         counts = f"{merged.num_records} records, {merged.missing} missing, {merged.failed} failed"
-        print(f"{merged.run_dir}: {len(parts)} parts, {counts}")
-        print(f"next: {shlex.join(['python', '-m', 'harness', 'report', str(merged.run_dir)])}")
+        show(f"{merged.run_dir}: {len(parts)} parts, {counts}")
+        show(f"next: {shlex.join(['python', '-m', 'harness', 'report', str(merged.run_dir)])}")
     return INCOMPLETE if merged.is_incomplete else DONE
 
 
@@ -197,9 +189,9 @@ def doctor(args: argparse.Namespace) -> int:
     else:
         for check in checks:
             if check.status != examining.OK or not args.quiet:
-                print(f"{check.status:4}  {check.name}: {check.found}")
+                show(f"{check.status:4}  {check.name}: {check.found}")
                 if check.fix:
-                    print(f"      fix: {check.fix}")
+                    show(f"      fix: {check.fix}")
     return NOTHING if any(check.status == examining.FAIL for check in checks) else DONE
 
 
@@ -221,11 +213,11 @@ def _report(
         runs = [load_run(run_dir, prices) for run_dir in run_dirs]
     devices = sorted({str(run.plan["device"]["name"]) for run in runs})
     for device in sorted((prices or {}).keys() - set(devices)):
-        raise _Exit(USAGE, f"--usd-per-hour: {device!r} is no device of these runs: {', '.join(devices)}")
+        raise Exit(USAGE, f"--usd-per-hour: {device!r} is no device of these runs: {', '.join(devices)}")
     with collecting.paused():
         analysis = analyse(runs)
     if not analysis.has_rows:
-        raise _Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
+        raise Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
     if export := getattr(args, "export", None):
         from harness.report import export as exporting
         from harness.report.svg import files_kept
@@ -240,10 +232,10 @@ def _report(
     if args.json:
         print(json.dumps({**analysis.to_json(), "page": str(output), "run_dirs": list(map(str, run_dirs))}, indent=1))
     elif not args.quiet:
-        print(result_text(analysis), end="")
+        show(result_text(analysis))
         if args.verb == "run":
-            print(self_check_text(analysis.self_check), end="")
-        print(f"report: {output}")
+            show(self_check_text(analysis.self_check))
+        show(f"report: {output}")
     return INCOMPLETE if analysis.is_incomplete else DONE
 
 
@@ -295,15 +287,7 @@ def _log_to(path: Path, args: argparse.Namespace) -> None:
 
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        with contextlib.suppress(OSError):
-            print(text, file=sys.stderr, flush=True)
-
-
-def _fail(args: argparse.Namespace, code: int, message: str) -> int:
-    from harness.report.wording import harmless
-
-    print("error: " + "\n".join(harmless(message).splitlines()[:5] or ["unknown"]), file=sys.stderr)
-    return code
+        say(text)
 
 
 VERBS: dict[str, Verb] = {

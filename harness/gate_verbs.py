@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.spec.config import ConfigError
+from harness.voice import Exit, say, show
 
 if TYPE_CHECKING:
     from harness.analysis.baseline import Baseline
@@ -44,10 +43,9 @@ def compare(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found.to_json(), indent=1))
     elif not args.quiet:
-        print(compare_text(found), end="")
+        show(compare_text(found))
     if not found.changes:
-        print("error: no cell of one run has a value in the other, so nothing is compared", file=sys.stderr)
-        return NOT_COMPARABLE
+        raise Exit(NOT_COMPARABLE, "no cell of one run has a value in the other, so nothing is compared")
     return DONE
 
 
@@ -57,18 +55,14 @@ def gate(args: argparse.Namespace) -> int:
     from harness.report.gate.outputs import write_outputs
     from harness.report.gate.terminal import terminal_text
 
-    try:
-        verdict, folder = _judged(args)
-    except _NoSide as why:
-        print(f"error: {why}", file=sys.stderr)
-        return why.code
+    verdict, folder = _judged(args)
     folder = Path(args.output) if args.output else folder
     write_outputs(verdict, folder)
     if args.json:
         print(to_json(verdict), end="")
     elif not args.quiet:
-        print(terminal_text(verdict), end="")
-        print(f"verdict: {folder / 'verdict.json'}")
+        show(terminal_text(verdict))
+        show(f"verdict: {folder / 'verdict.json'}")
     return verdict.exit_code
 
 
@@ -94,19 +88,9 @@ def _judged(args: argparse.Namespace) -> tuple[Verdict, Path]:
         raise ConfigError(f"{args.overrides[0]}: nothing is measured between stored runs; --base REV measures")
     base = store.find_run(args.base, results_dir)
     head = store.find_run(_head_of(args, base), results_dir)
-    if base.resolve() == head.resolve():
-        raise ConfigError(f"--head: {head} is the base itself; name another run")
     found = samples.of_runs(base, head, (base.name, head.name))
     verdict = judging.judge_samples(found, accepted=_accepted(args, found), **options)
     return verdict, _gates(head, base.name)
-
-
-class _NoSide(Exception):
-    """Base or head cannot be measured here; `code` is the exit code."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def _is_revision(args: argparse.Namespace) -> bool:
@@ -141,7 +125,7 @@ def _measure_ab(args: argparse.Namespace) -> Path:
     words = [f"suite={args.suite or DEFAULT_SUITE}", *args.overrides]
     config = suite.compose(words, config_dir=args.config_dir, backends=list(BACKENDS))
     if reason := prepare.why_unfit(*prepare.plan_here(config)):
-        raise _NoSide(NOT_COMPARABLE, reason)
+        raise Exit(NOT_COMPARABLE, reason)
     judge = Judge(
         screen_pairs=lambda job_dir: judging.plan_pairs(job_dir).screen,
         screen=judging.screen,
@@ -156,15 +140,10 @@ def _measure_ab(args: argparse.Namespace) -> Path:
             config_dir=args.config_dir,
             results_dir=Path(args.results_dir),
             judge=judge,
-            say=(lambda text: None) if args.quiet else _say,
+            say=(lambda text: None) if args.quiet else say,
         )
     except SideError as error:
-        raise _NoSide(error.code, str(error)) from None
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):  # nobody reads stderr any more: that must not end a job
-        print(text, file=sys.stderr, flush=True)
+        raise Exit(error.code, str(error)) from None
 
 
 def _gates(head: Path, base: str) -> Path:
@@ -214,8 +193,12 @@ def _approved(args: argparse.Namespace, found: Samples) -> Baseline | None:
     """The baseline of head's machine and suite."""
     from harness.analysis import baseline, candidate
 
-    identity = candidate.environment_of(found).identity
-    return baseline.read_if_any(baseline.path_of(Path(args.baselines_dir), identity, found.suite))
+    identity = candidate.identity_of(found)
+    return (
+        None
+        if identity is None
+        else baseline.read_if_any(baseline.path_of(Path(args.baselines_dir), identity, found.suite))
+    )
 
 
 def baseline(args: argparse.Namespace) -> int:
@@ -233,9 +216,9 @@ def _list(args: argparse.Namespace) -> int:
         print(json.dumps([baseline.to_json(one, path, date.today()) for path, one in found], indent=1))
         return DONE
     for path, one in found:
-        print(baseline_text(str(path), one, date.today()), end="")
+        show(baseline_text(str(path), one, date.today()))
     if not found and not args.quiet:
-        print(f"{args.baselines_dir}: no baseline; python -m harness baseline approve RUN --reason TEXT makes one")
+        show(f"{args.baselines_dir}: no baseline; python -m harness baseline approve RUN --reason TEXT makes one")
     return DONE
 
 
@@ -255,12 +238,11 @@ def _approve(args: argparse.Namespace) -> int:
             today=date.today(),
         )
     except baseline.NothingToApprove as why:
-        print(f"error: {why}", file=sys.stderr)
-        return NOT_COMPARABLE
+        raise Exit(NOT_COMPARABLE, str(why)) from None
     if args.json:
         print(json.dumps({"path": str(path), "changes": [asdict(one) for one in changes]}, indent=1))
     elif not args.quiet:
-        print(approved_text(str(path), changes), end="")
+        show(approved_text(str(path), changes))
     return DONE
 
 
@@ -288,12 +270,15 @@ def _expire(args: argparse.Namespace) -> int:
     paths = _baselines(args)
     if not paths:
         raise ConfigError(f"{args.baselines_dir}: no baseline of {', '.join(args.runs) or 'any suite'}")
-    ended = {str(path): baseline.expire(path, cells=args.cells or (), today=date.today()) for path in paths}
+    ended = {
+        str(path): changes
+        for path, changes in baseline.expire(paths, cells=args.cells or (), today=date.today()).items()
+    }
     if args.json:
         print(json.dumps({path: [asdict(one) for one in changes] for path, changes in ended.items()}, indent=1))
     elif not args.quiet:
         for path, changes in ended.items():
-            print(approved_text(path, changes) if changes else f"{path}: nothing has expired\n", end="")
+            show(approved_text(path, changes) if changes else f"{path}: nothing has expired")
     return DONE
 
 

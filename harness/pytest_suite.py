@@ -57,10 +57,16 @@ def pytest_configure(config: pytest.Config) -> None:
             raise pytest.UsageError("--suite-override and --suite-config-dir belong to --suite=NAME")
         return
     if why := _why_refused(config):
-        raise pytest.UsageError(f"--suite: {why}")
+        raise pytest.UsageError(_harmless(f"--suite: {why}"))
     config.stash[_SUITE] = suite_run = SuiteRun.of(config)
     config.args = [__file__]
     config.pluginmanager.register(_Hooks(suite_run), "canvasbench-suite")
+
+
+def _harmless(message: str) -> str:
+    from harness.report.wording import harmless
+
+    return harmless(message)
 
 
 def _why_refused(config: pytest.Config) -> str | None:
@@ -112,16 +118,16 @@ class SuiteRun:
             composed = suite.compose(words, config_dir=config.getoption("suite_config_dir"), backends=list(BACKENDS))
             plan, here = prepare.plan_here(composed)
         except ConfigError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(_harmless(str(error))) from None
         if why := prepare.why_unfit(plan, here):
-            raise pytest.UsageError(why)
+            raise pytest.UsageError(_harmless(why))
         command = shlex.join(["pytest", *config.invocation_params.args])
         return cls(plan=plan, environment=here, words=words, command=command)
 
     @property
     def params(self) -> Iterator[Any]:
         """One of each cell of our share, and of each that the plan leaves out with its reason."""
-        from harness.report.wording import plain
+        from harness.report.wording import plain, said
 
         name = self.plan.config.name
         for planned in (planned for group in self.plan.own_groups for planned in group):
@@ -129,7 +135,7 @@ class SuiteRun:
             mark = pytest.mark.benchmark(group=group, timer=measured_wall_s)
             yield pytest.param(planned.cell_id, id=f"{name} {label} {planned.cell_id[:8]}", marks=mark)
         for skipped in self.plan.skipped:
-            label, mark = plain(skipped.cell.label), pytest.mark.skip(reason=plain(skipped.reason))
+            label, mark = plain(skipped.cell.label), pytest.mark.skip(reason=said(skipped.reason, 400))
             yield pytest.param(skipped.cell.cell_id, id=f"{name} {label} {skipped.cell.cell_id[:8]}", marks=mark)
 
     def measure(self, cell_ids: set[str], config: pytest.Config) -> None:
@@ -157,11 +163,11 @@ class SuiteRun:
             prepared.measure(_progress(config))
             self.run = load_run(prepared.run_dir)
         except (ConfigError, StoreError, WorkerError) as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(_harmless(str(error))) from None
         self.rows = {row.cell_id: row for row in analyse([self.run]).rows}
         if not any(self.rows[cell_id].status in _MEASURED for cell_id in cell_ids & self.rows.keys()):
             reasons = sorted({f"{row.status}: {row.reason}" for row in self.rows.values()})
-            raise pytest.UsageError("no selected cell gave a number:\n" + "\n".join(reasons[:3]))
+            raise pytest.UsageError("no selected cell gave a number:\n" + _harmless("\n".join(reasons[:3])))
 
 
 _SUITE = pytest.StashKey[SuiteRun]()
@@ -209,16 +215,18 @@ class _Hooks:
         from harness.analysis.gate.comparable import flat
 
         here = self._suite_run.environment
-        other = (compared_benchmark.get("machine_info") or {}).get("canvasbench") or {}
-        if other.get("identity") != here.identity:
+        other: Any = compared_benchmark.get("machine_info")
+        other = other.get("canvasbench") if isinstance(other, dict) else None
+        if not isinstance(other, dict) or other.get("identity") != here.identity:
             raise pytest.UsageError(
                 "--benchmark-compare: the stored run is of another machine, or not of a suite, so nothing is comparable"
             )
-        stored, now = (dict(flat(stack or {})) for stack in (other.get("stack"), here.stack))
+        stack = other.get("stack")
+        stored, now = (dict(flat(one)) for one in (stack if isinstance(stack, dict) else {}, here.stack))
         differing = [key for key in sorted(stored.keys() | now.keys()) if stored.get(key) != now.get(key)]
         if differing := [key for key in differing if key not in _UNDER_TEST]:
             why = f"the stored run is of another stack ({', '.join(differing[:3])}), so nothing is comparable"
-            raise pytest.UsageError(f"--benchmark-compare: {why}")
+            raise pytest.UsageError(_harmless(f"--benchmark-compare: {why}"))
 
 
 def _check_compared(config: pytest.Config, node_ids: set[str]) -> None:
@@ -241,12 +249,13 @@ def _check_compared(config: pytest.Config, node_ids: set[str]) -> None:
 def _progress(config: pytest.Config) -> PlainProgress:
     """Lines through pytest's own terminal, which does not capture them."""
     from harness.measuring.progress import PlainProgress, QuietProgress
+    from harness.report.wording import inert
 
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
 
     class Lines(PlainProgress):
         def say(self, text: str) -> None:
-            reporter.write_line(text)
+            reporter.write_line(inert(text))
 
     return QuietProgress() if reporter is None or config.option.verbose < 0 else Lines()
 
@@ -262,13 +271,15 @@ def measured_wall_s() -> float:
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all")  # by a cell that failed
 def test_cell(cell_id: str, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
     """A cell is well where every launch is; then its rounds' wall times are the benchmark's, to the last digit."""
+    from harness.report.wording import said
+
     suite_run = request.config.stash[_SUITE]
     row, run = suite_run.rows[cell_id], suite_run.run
     assert run is not None
     if row.status not in _MEASURED:
-        pytest.skip(f"{row.status}: {row.reason}")
+        pytest.skip(f"{row.status}: {said(str(row.reason), 400)}")
     if row.status != "ok":  # its finished rounds stay in its record, and none of them becomes a baseline
-        pytest.fail(f"{row.status}: {row.reason}", pytrace=False)
+        pytest.fail(f"{row.status}: {said(str(row.reason), 400)}", pytrace=False)
     records = run.ok_records(cell_id)
     rounds_s = [round.wall_s for record in records for round in record.rounds]
     benchmark.extra_info.update(_extra_info(row))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from datetime import date
 
+_FIRST, _LAST = date(2020, 1, 1), date(2099, 12, 31)  # of what is approved: no end so far away that it is none
 # As a share; it also stands for what has no ratio: something where there was nothing, or the reverse.
 MOST_WORSENING = 1e6
 _LEAST = 1e-9  # a share below this is rounding
+_LONGEST_ADDRESS = 500
 
 
 def share_worse(before: float, after: float, better: str) -> float:
@@ -31,16 +33,19 @@ def left_of(worsening: float, before: float, after: float, better: str) -> float
 
 
 def check_until(until: str) -> None:
-    """Raises ValueError unless it is a date or an issue's address."""
-    if re.fullmatch(r"https://[^\s/]+\S*", until) and until.isprintable():
+    """Raises ValueError unless it is a date of this century or an issue's address."""
+    if re.fullmatch(r"https://[^\s/]+\S*", until) and until.isprintable() and len(until) <= _LONGEST_ADDRESS:
         return
     if not is_date(until):
-        raise ValueError(f"{until[:40]!r} is neither a date such as 2027-01-31 nor an https:// address")
+        last = f" up to {_LAST.isoformat()}"
+        raise ValueError(f"{until[:40]!r} is neither a date such as 2027-01-31{last} nor an https:// address")
 
 
 def is_date(text: str) -> bool:
+    """Whether it is a day on which something may be approved or end."""
     try:
-        return date.fromisoformat(text).isoformat() == text
+        day = date.fromisoformat(text)
+        return day.isoformat() == text and _FIRST <= day <= _LAST
     except ValueError:
         return False
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from harness.analysis import stats
 from harness.analysis.gate.comparable import differences
-from harness.analysis.gate.samples import Samples, by_round, of_runs
+from harness.analysis.gate.readings import by_round
+from harness.analysis.gate.samples import Samples, of_runs
 from harness.analysis.metrics import METRICS, Metric
 from harness.analysis.summary import OVER_LAUNCHES, WITHIN_ONE_LAUNCH
 from harness.analysis.verdict import Difference

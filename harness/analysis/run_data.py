@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.environments import mixed_environments
-from harness.records.parse import cell_from_json
+from harness.records.parse import cell_from_json, is_shallow
 from harness.records.store import NewerSchemaError, RunRecords, StoreError, read_environments, read_json, read_records
 from harness.records.types import Cell, Environment, Record, equal_but_for
 from harness.spec.config import DeviceConfig
@@ -16,7 +16,9 @@ from harness.spec.data import device_of
 from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
-_MOST_LAUNCHES = 10_000
+MOST_LAUNCHES = 10_000
+_MOST_FLOOR_S = 1e12
+_OBJECTS = ("device", "model", "protocol", "provenance", "prompts", "drawn_from")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)  # one is what it is: caches take it as a key
@@ -167,15 +169,17 @@ def _read_plan(path: Path) -> dict[str, Any]:
     for parent, key in (("device", "name"), ("model", "trained"), ("protocol", "launches")):
         if key not in plan[parent]:
             raise StoreError(f"{path}: is not a plan: {parent}.{key} is absent")
+    if not isinstance(plan["device"]["name"], str) or type(plan.get("seed")) not in (int, type(None)):
+        raise StoreError(f"{path}: is not a plan: device.name is no text, or seed no whole number")
     launches = plan["protocol"]["launches"]
-    if type(launches) is not int or not 1 <= launches <= _MOST_LAUNCHES:
-        expected = f"a whole number from 1 to {_MOST_LAUNCHES:,}"
+    if type(launches) is not int or not 1 <= launches <= MOST_LAUNCHES:
+        expected = f"a whole number from 1 to {MOST_LAUNCHES:,}"
         raise StoreError(f"{path}: protocol.launches is {str(launches)[:40]!r}, expected {expected}")
-    for key in ("provenance", "provenance.identity", "provenance.stack", "prompts", "drawn_from"):
+    for key in (*_OBJECTS, "provenance.identity", "provenance.stack"):
         found: Any = plan
         for part in key.split("."):
             found = found.get(part) or {}
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not is_shallow(found):
             raise StoreError(f"{path}: {key} is {str(found)[:40]!r}, expected an object")
     return plan
 
@@ -189,7 +193,10 @@ def _compact() -> Callable[[dict[str, Any]], dict[str, Any]]:
             found = {key: found.get(key) for key in ("count", "floor_s")}
         elif not all(isinstance(value, str) for value in found.values()):
             return found
-        return known.setdefault(tuple(found.items()), found)
+        try:
+            return known.setdefault(tuple(found.items()), found)
+        except TypeError:  # an object where a number should be
+            return found
 
     return keep
 
@@ -217,16 +224,27 @@ def _price_of(device: dict[str, Any], given: Mapping[str, float]) -> float | Non
 
 def _cell_plan(directory: Path, entry: Any, price_usd_per_hour: float | None) -> CellPlan:
     cell = _cell(directory, entry)
+    phases, missing = entry.get("phases") or {}, entry.get("missing") or {}
+    if not (isinstance(phases, dict) and all(map(_is_phase, phases.values())) and isinstance(missing, dict)):
+        raise StoreError(f"{directory / 'plan.json'}: holds a damaged cell: its phases or what is missing of it")
     return CellPlan(
         cell=cell,
         cell_id=str(entry["cell_id"]),
         twin_id=entry.get("twin_id"),
         peer_id=entry.get("peer_id"),
         floor_basis=str(entry.get("floor_basis", "exact")),
-        phases=entry.get("phases") or {},
-        missing=entry.get("missing") or {},
+        phases=phases,
+        missing=missing,
         price_usd_per_hour=price_usd_per_hour,
     )
+
+
+def _is_phase(found: Any) -> bool:
+    """Whether it has a count, and a floor in seconds or none."""
+    if not isinstance(found, dict) or type(found.get("count")) is not int or found["count"] < 0:
+        return False
+    floor_s = found.get("floor_s")
+    return floor_s is None or (type(floor_s) in (int, float) and 0 <= floor_s <= _MOST_FLOOR_S)
 
 
 def _cell(directory: Path, entry: Any) -> Cell:

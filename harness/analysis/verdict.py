@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from harness.analysis.acceptance import share_worse
+from harness.analysis.metrics import METRICS
 from harness.records import strict
+from harness.spec.gate_rules import GateConfig, of_plan
 
 VERDICT_SCHEMA = 1
+MEASURED_SD = "measured_pair_sd"  # of the settings: what was found in place of the gate's pair_sd
 WARN, FAIL = "warn", "fail"  # what inconclusive cells do to the exit code
 JOB, STORED, BASELINE = "job", "stored", "baseline"  # both sides of one job; two runs; a run against approved values
 
@@ -51,8 +54,14 @@ _CODES = {
     State.NO_BASELINE: 4,
 }
 _PRECEDENCE = (3, 1, 4, 5, 0)  # 2, a usage error, is raised and gives no verdict
-# First word of a headline -> the exit codes that it may stand for.
+# First words of a headline, up to its colon -> the exit codes that they may stand for.
 _SAYS = {"GREEN": (0,), "NOTHING JUDGED": (0,), "RED": (1, 3), "NOT COMPARABLE": (4,), "INCONCLUSIVE": (0, 5)}
+
+
+Share = Annotated[float, strict.within(0, 1)]
+Above0 = Annotated[float, strict.ABOVE_0]
+AtLeast0 = Annotated[float, strict.AT_LEAST_0]
+Count = Annotated[int, strict.AT_LEAST_0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +78,7 @@ class Side:
 class Stage:
     """The paired values of one stage: each side's value of a launch, pair by pair; of random metrics, by prompt."""
 
-    name: str  # screen | confirm | stored | prompts
+    name: Annotated[str, strict.one_of("screen", "confirm", "stored", "prompts")]
     base: tuple[float, ...]
     head: tuple[float, ...]
 
@@ -87,19 +96,29 @@ class RuleVerdict:
     rule: str
     metric: str
     unit: str
-    better: str  # higher | lower
-    test: str  # exact | random | time | output
+    better: Annotated[str, strict.one_of("higher", "lower")]
+    test: Annotated[str, strict.one_of("exact", "random", "time", "output")]
     state: State
     reason: str  # one sentence: why this state
     stages: tuple[Stage, ...]
     base: float | None
     head: float | None
-    ratio: float | None
+    ratio: Above0 | None
     low: float | None
     high: float | None
-    p: float | None
-    p_adjusted: float | None
-    mde: float | None
+    p: Share | None
+    p_adjusted: Share | None
+    mde: AtLeast0 | None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where it contradicts itself or the registry of metrics."""
+        if (known := METRICS.get(self.metric)) and (self.unit, self.better) != (known.unit, known.better):
+            raise ValueError(f"{self.metric} is in {known.unit}, and {known.better} is better")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        sign = {State.REGRESSED: 1, State.ACCEPTED: 1, State.IMPROVED: -1}.get(self.state, 0)
+        if sign * (self.worsening or 0.0) < 0:
+            raise ValueError(f"state is {self.state}, and ratio {self.ratio:g} with {self.better} better")
 
     @property
     def worsening(self) -> float | None:
@@ -139,37 +158,37 @@ class GroupVerdict:
     axes: dict[str, Any]  # {}: all cells
     rule: str
     metric: str
-    num_cells: int
-    num_pairs: int
-    ratio: float
-    low: float
-    high: float
-    shift: str
+    num_cells: Count
+    num_pairs: Count
+    ratio: Above0
+    low: Above0
+    high: Above0
+    shift: Annotated[str, strict.one_of("slower", "faster", "none")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
     """In what the environments of the two sides differ, and what follows."""
 
-    layer: str  # identity | stack | circumstance
+    layer: Annotated[str, strict.one_of("identity", "stack", "circumstance")]
     key: str
     base: str
     head: str
-    effect: str  # refused | declared | noted
+    effect: Annotated[str, strict.one_of("refused", "declared", "noted")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     verdict_schema: int
     suite: str
-    mode: str  # job | stored | baseline
-    inconclusive: str  # warn | fail
+    mode: Annotated[str, strict.one_of("job", "stored", "baseline")]
+    inconclusive: Annotated[str, strict.one_of("warn", "fail")]
     base: Side
     head: Side
     headline: str  # the first words: the verdict, and what to do
     exit_code: int
-    counts: dict[str, int]  # state -> cells; states that no cell has are left out
-    pairs_per_cell: float | None  # on average, both stages; None: not one job
+    counts: dict[str, Count]  # state -> cells; states that no cell has are left out
+    pairs_per_cell: AtLeast0 | None  # on average, both stages; None: not one job
     cells: tuple[CellVerdict, ...]  # the worst first
     groups: tuple[GroupVerdict, ...]
     differences: tuple[Difference, ...]
@@ -178,8 +197,6 @@ class Verdict:
 
     def __post_init__(self) -> None:
         """Raises ValueError where it contradicts itself, as an edited file does."""
-        if self.mode not in (JOB, STORED, BASELINE) or self.inconclusive not in (WARN, FAIL):
-            raise ValueError(f"mode is {self.mode[:40]!r} and inconclusive {self.inconclusive[:40]!r}")
         states = [cell.state for cell in self.cells]
         if not states:
             raise ValueError("it judges no cell, so it says nothing")
@@ -187,13 +204,21 @@ class Verdict:
             raise ValueError(f"counts do not count its {len(states)} cells")
         if len({cell.cell_id for cell in self.cells}) != len(states):
             raise ValueError("a cell stands in it twice")
-        budget = self.settings.get("broken_both_budget")
-        expected = exit_code_of(states, self.inconclusive, budget if isinstance(budget, float) else 0.0)
+        is_refused = self.mode != BASELINE and any(one.effect == "refused" for one in self.differences)
+        if is_refused and set(states) != {State.INCOMPARABLE}:
+            raise ValueError("a difference is refused, and its cells are compared all the same")
+        of_plan({key: value for key, value in self.settings.items() if key != MEASURED_SD})
+        expected = exit_code_of(states, self.inconclusive, self.broken_both_budget)
         if self.exit_code != expected:
             raise ValueError(f"exit_code is {self.exit_code}, and its cells' states give {expected}")
         word = self.headline.partition(":")[0]
-        if expected not in _SAYS.get(word, (expected,)):
-            raise ValueError(f"headline says {word}, and exit_code is {expected}")
+        if expected not in _SAYS.get(word, ()):
+            raise ValueError(f"headline says {strict.quoted(word)}, and exit_code is {expected}")
+
+    @property
+    def broken_both_budget(self) -> float:
+        """Which share of the cells may fail on both sides."""
+        return float(self.settings.get("broken_both_budget", GateConfig.broken_both_budget))
 
 
 def counts_of(states: Iterable[State]) -> dict[str, int]:

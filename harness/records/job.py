@@ -63,6 +63,14 @@ class Job:
     head: Revision
     launches: tuple[Launch, ...]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where a launch stands in it twice: it counts once."""
+        folders = [str(PurePosixPath(one.run_dir)) for one in self.launches if one.run_dir]
+        places = [(one.stage, one.pair, one.side, one.attempt) for one in self.launches]
+        for what, values in (("folder", folders), ("stage, pair, side and attempt", places)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"two launches have one {what}")
+
     def counting(self, stage: str, side: str) -> dict[int, list[Launch]]:
         """Pair -> its attempts that count, in order; a later one may hold only the cells that an earlier one lost."""
         whole = self.whole(stage, side).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -10,9 +11,11 @@ from typing import Any
 
 from harness.records.types import STATUSES, Cell, Record, Round
 
+_MOST_DEPTH = 32  # of objects and lists in each other, where a file may hold what it wants
 _LIST_COUNTERS = ("output_ids", "output_hashes")
 # A duration is 0, or in between: what no clock gives would make a ratio that no float holds.
 _LEAST_S, _MOST_S = 1e-12, 1e12
+_MOST_INT, _MOST_COUNTED = 2**63 - 1, 1e30  # of what is counted; FLOPs are more than an int64 holds
 _ROUND_LISTS = tuple(f.name for f in fields(Round) if str(f.type).startswith("tuple["))
 
 
@@ -40,8 +43,8 @@ def _check_counters(counters: Mapping[str, Any]) -> None:
     for name, value in counters.items():
         if name in _LIST_COUNTERS and not isinstance(value, list):
             raise ValueError(f"record: counters.{name} is {str(value)[:40]!r}, expected a list")
-        if type(value) in (int, float) and not _are_numbers((value,)):
-            raise ValueError(f"record: counters.{name[:40]!r} is no finite number")
+        if type(value) in (int, float) and not (_are_numbers((value,)) and 0 <= value <= _MOST_COUNTED):
+            raise ValueError(f"record: counters.{name[:40]!r} is no finite number that can be counted")
 
 
 def cell_from_json(data: Any) -> Cell:
@@ -53,10 +56,21 @@ def cell_from_json(data: Any) -> Cell:
 def round_from_json(data: Any) -> Round:
     """Raises ValueError as record_from_json does."""
     round: Round = _build(Round, _tuples(data, *_ROUND_LISTS))
-    for name in ("wall_s", "cpu_s"):
-        if not (_LEAST_S <= (value := getattr(round, name)) <= _MOST_S or value == 0):
+    for name in ("wall_s", "cpu_s", "device_s", "ttfb_s"):
+        value = getattr(round, name)
+        if value is not None and not (_LEAST_S <= value <= _MOST_S or value == 0):
             raise ValueError(f"round: {name} is {value}, which no clock gives")
+    for name in ("block_s", "step_s"):
+        values = getattr(round, name)
+        if values and not 0 <= min(values) <= max(values) <= _MOST_S:
+            raise ValueError(f"round: {name} has {min(values)} to {max(values)}, which no clock gives")
     return round
+
+
+def is_shallow(value: Any, levels: int = _MOST_DEPTH) -> bool:
+    """Whether objects and lists lie in each other only so deep that nothing which walks them runs out of stack."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(is_shallow(one, levels - 1) for one in inside)
 
 
 def _interned(data: Any) -> Any:
@@ -105,6 +119,10 @@ def _are_numbers(values: tuple[Any, ...]) -> bool:
         return False
 
 
+def _are_counts(values: tuple[Any, ...]) -> bool:
+    return set(map(type, values)) <= {int} and (not values or (min(values) >= 0 and max(values) <= _MOST_INT))
+
+
 def _check_of(annotation: str) -> Callable[[Any], bool]:
     """Tells whether a value that JSON held has the type that a field declares."""
     if annotation.endswith(" | None"):
@@ -113,7 +131,7 @@ def _check_of(annotation: str) -> Callable[[Any], bool]:
     if annotation == "tuple[float, ...]":  # these two hold thousands: no call for each
         return lambda value: isinstance(value, tuple) and _are_numbers(value)
     if annotation == "tuple[int, ...]":
-        return lambda value: isinstance(value, tuple) and set(map(type, value)) <= {int}
+        return lambda value: isinstance(value, tuple) and _are_counts(value)
     if annotation.startswith("tuple["):
         fits = _check_of(annotation.removeprefix("tuple[").removesuffix(", ...]"))
         return lambda value: isinstance(value, tuple) and all(map(fits, value))
@@ -122,11 +140,14 @@ def _check_of(annotation: str) -> Callable[[Any], bool]:
         return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
     if annotation == "float":
         return lambda value: _are_numbers((value,))
-    kind: type = {"int": int, "str": str, "Status": str}.get(annotation, object)
+    if annotation == "int":
+        return lambda value: _are_counts((value,))
+    kind: type = {"str": str, "Status": str}.get(annotation, object)
     return lambda value: isinstance(value, kind)
 
 
 # Field -> its annotation and its check.
 _FIELD_CHECKS: dict[type, dict[str, tuple[str, Callable[[Any], bool]]]] = {
-    kind: {f.name: (str(f.type), _check_of(str(f.type))) for f in fields(kind)} for kind in (Cell, Round, Record)
+    kind: {f.name: (re.sub(r"\bint\b", "int of at least 0", str(f.type)), _check_of(str(f.type))) for f in fields(kind)}
+    for kind in (Cell, Round, Record)
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.records import processes
-from harness.records.parse import record_from_json
+from harness.records.parse import is_shallow, record_from_json
 from harness.records.stored import Shelf, StoredCounters, StoredRounds, parts_of
 from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, canonical_json, to_json
 from harness.records.upgrades import UPGRADES
@@ -223,7 +223,8 @@ def read_environments(run_dir: Path) -> dict[str, Environment]:
     environments = {}
     for path in sorted(run_dir.glob("environment-*.json")):
         data = read_json(path)
-        if set(data) != {"identity", "stack", "circumstance"}:
+        layers = {"identity", "stack", "circumstance"}
+        if set(data) != layers or not all(isinstance(data[one], dict) and is_shallow(data[one]) for one in layers):
             raise StoreError(f"{path}: is not an environment file")
         environments[path.stem.removeprefix("environment-")] = Environment(**data)
     return environments

@@ -9,12 +9,15 @@ import json
 import math
 import types
 import typing
-from dataclasses import fields, is_dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
+from harness.records.parse import is_shallow
 from harness.records.store import NewerSchemaError, StoreError
 
 _T = TypeVar("_T")
@@ -23,6 +26,28 @@ MOST_BYTES = 64 * 2**20  # of a file: a verdict of 2,000 cells has a tenth of it
 
 class Unfit(ValueError):
     """A JSON value that is not what a dataclass asks for; the message names where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fits:
+    """Beside a type in Annotated: what else a value of it has to be."""
+
+    expected: str
+    is_met_by: Callable[[Any], bool]
+
+
+def within(least: float, most: float) -> Fits:
+    """A number from least to most, both included."""
+    return Fits(f"a number from {least:g} to {most:g}", lambda value: least <= value <= most)
+
+
+def one_of(*names: str) -> Fits:
+    return Fits(f"one of {', '.join(names)}", lambda value: value in names)
+
+
+ABOVE_0 = Fits("a number above 0", lambda value: value > 0)
+AT_LEAST_0 = Fits("a number of at least 0", lambda value: value >= 0)
+TEXT = Fits("a text", lambda value: bool(value.strip()))
 
 
 def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int) -> _T:
@@ -37,7 +62,12 @@ def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int) -> _T
     try:
         if path.stat().st_size > MOST_BYTES:
             raise StoreError(f"{path}: is larger than {MOST_BYTES >> 20} MiB, so it is none of ours")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_finite, parse_float=_finite)
+        document = json.loads(
+            path.read_text(encoding="utf-8"),
+            parse_constant=_finite,
+            parse_float=_finite,
+            object_pairs_hook=_without_doubles,
+        )
     except FileNotFoundError:
         raise StoreError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -88,15 +118,30 @@ def _finite(number: str) -> float:
     return value
 
 
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key that stands there twice a reader of the text takes the first and Python the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{quoted(key)} stands there twice")
+    return found
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
+        _expect(is_shallow(value), where, "fewer levels", "nested too deep")
         return value
+    if origin is Annotated:
+        built = _value(arguments[0], value, where)
+        for one in hint.__metadata__:
+            _expect(one.is_met_by(built), where, one.expected, value)
+        return built
     if origin is types.UnionType or origin is typing.Union:  # X | None
         return None if value is None else _value(next(a for a in arguments if a is not type(None)), value, where)
     if origin in (tuple, list):

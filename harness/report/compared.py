@@ -9,7 +9,7 @@ from harness.analysis.baseline import Baseline
 from harness.analysis.baseline import Change as Approved
 from harness.analysis.compare import Change, Comparison
 from harness.analysis.summary import ENOUGH_LAUNCHES
-from harness.report.wording import counted, plain, short
+from harness.report.wording import counted, said, short
 
 MOST_NOTES = 5
 
@@ -29,14 +29,14 @@ def compare_text(comparison: Comparison) -> str:
 def _notes(comparison: Comparison) -> list[str]:
     differing = [one for one in comparison.differences if one.layer != "circumstance"]
     notes = [
-        f"{one.layer} differs: {one.key} is {short(one.base, 40)} in a, {short(one.head, 40)} in b"
+        f"{one.layer} differs: {said(one.key, 60)} is {said(one.base, 40)} in a, {said(one.head, 40)} in b"
         for one in differing[:MOST_NOTES]
     ]
     if len(differing) > MOST_NOTES:
         notes.append(f"and {counted(len(differing) - MOST_NOTES, 'more difference')}")
     for name, labels in (("a", comparison.only_a), ("b", comparison.only_b)):
         if labels:
-            notes.append(f"only in {name}: {counted(len(labels), 'cell')}, the first {short(labels[0], 60)}")
+            notes.append(f"only in {name}: {counted(len(labels), 'cell')}, the first {said(labels[0], 60)}")
     return notes
 
 
@@ -54,7 +54,7 @@ def approved_text(path: str, changes: Sequence[Approved]) -> str:
     rows += [
         (
             short(one.label, 48),
-            plain(one.rule),
+            one.rule,
             "-" if one.old is None else f"{one.old:.6g}",
             f"{one.new:.6g} {one.unit}",
             "" if one.worsening is None else f"{one.worsening:.1%}",
@@ -63,19 +63,20 @@ def approved_text(path: str, changes: Sequence[Approved]) -> str:
         for one in changes
     ]
     few = [_too_few(count)] if (count := sum(not one.is_compared for one in changes)) else []
-    told = f"{path}: {counted(len(changes), 'value')}; commit it, and review the diff"
+    told = f"{said(path, 400)}: {counted(len(changes), 'value')}; commit it, and review the diff"
     return "\n".join([*_aligned(rows), *few, told]) + "\n"
 
 
 def baseline_text(path: str, baseline: Baseline, today: date) -> str:
     """What is approved there, what is accepted today, and how much of it is not compared yet."""
-    lines = [f"{path}: {counted(len(baseline.values), 'value')} of {counted(baseline.num_cells, 'cell')}"]
+    lines = [f"{said(path, 400)}: {counted(len(baseline.values), 'value')} of {counted(baseline.num_cells, 'cell')}"]
     for approval in baseline.approvals:
-        until = "" if approval.until is None else f", accepted until {approval.until}"
-        lines.append(f"  {approval.approved_on}  {approval.run_id}: {approval.reason}{until}")
+        until = "" if approval.until is None else f", accepted until {said(approval.until)}"
+        lines.append(f"  {approval.approved_on}  {said(approval.run_id, 60)}: {said(approval.reason)}{until}")
     for (cell_id, rule), allowed in sorted(baseline.accepted(today).items()):
-        label = baseline.by_key[cell_id, rule].value.label
-        lines.append(f"  accepted: {rule} of {label}, worse by {allowed.up_to:.1%} until {allowed.until}")
+        label = said(baseline.by_key[cell_id, rule].value.label, 80)
+        until = f"worse by {allowed.up_to:.1%} until {said(allowed.until)}"
+        lines.append(f"  accepted: {said(rule, 40)} of {label}, {until}")
     if few := baseline.too_few_launches:
         lines.append(f"  {_too_few(len(few))}")
     return "\n".join(lines) + "\n"
@@ -88,6 +89,7 @@ def _too_few(count: int) -> str:
     )
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _aligned(texts: Sequence[tuple[str, ...]]) -> list[str]:
+    rows = [tuple(said(text, 80) for text in row) for row in texts]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -20,12 +20,22 @@ def plain(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
-def harmless(message: str) -> str:
-    """A message with its own line breaks, whatever file it quotes: no empty line, no escape code, and nothing that a
-    runner of CI takes for a command of its own.
+def inert(text: str) -> str:
+    """A text with its own line breaks, whatever file it quotes: no escape code, no direction in which to read, and
+    nothing that a runner of CI takes for a command of its own. What is quoted inside a line goes through `said`.
     """
-    lines = (plain(line).replace("##[", "## [") for line in message.splitlines() if line.strip())
+    lines = (plain(line).replace("##[", "## [") for line in text.split("\n"))
     return "\n".join(re.sub(r"^(\s*):(?=:)", r"\1: ", line) for line in lines)
+
+
+def harmless(message: str) -> str:
+    """A message that is inert and has no empty line."""
+    return "\n".join(line for line in inert(message).split("\n") if line.strip())
+
+
+def said(text: str, length: int = 200) -> str:
+    """A file's text on one line and of bounded length, which no runner of CI takes for a command of its own."""
+    return short(text, length).replace("##[", "## [").replace("::", ": :")
 
 
 def short(text: str, length: int = 40) -> str:

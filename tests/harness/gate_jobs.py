@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from altered import alter
 from synthetic import ENVIRONMENT, Scenario, fill_run, plan_of, record_of, usual_pass_s
 
 from harness.analysis import gate
@@ -54,6 +56,14 @@ def write_job(job_dir: Path, base: Side, head: Side, seed: int = 0, *, swapped: 
 
 def gate_screen_pairs(side: Side) -> int:
     return int((side.plan.get("gate") or {}).get("screen_pairs", 3))
+
+
+def repeated(job_dir: Path, launch: Launch, like: str) -> Launch:
+    """Another attempt at the launch, which measured what is in the run directory `like`."""
+    run_dir = f"{launch.side}/repeated"
+    shutil.copytree(job_dir / like, job_dir / run_dir)
+    alter(job_dir / run_dir, lambda record: record.update(worker="repeated"))
+    return replace(launch, attempt=launch.attempt + 1, order=99, run_dir=run_dir)
 
 
 def verdict_of(job_dir: Path, base: Side | None = None, head: Side | None = None, **options: Any) -> Verdict:
@@ -108,7 +118,7 @@ def _write_launch(run_dir: Path, side: Side, factor: float, kept: list[str] | No
 
     scenario = replace(side.scenario, pass_s=pass_s)
     records = [
-        side.change(record_of(scenario, one.cell, 0, run_dir.name, status))
+        side.change(record_of(scenario, one.cell, 0, f"{run_dir.parent.name}-{run_dir.name}", status))
         for one in plan.cells
         if (status := scenario.outcome(one.cell, 0)) != "absent"
     ]

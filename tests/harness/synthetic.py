@@ -236,7 +236,7 @@ def record_of(scenario: Scenario, cell: Cell, launch: int, run_id: str, status: 
         discarded=scenario.discarded,
         warnings=scenario.warnings,
         environment_id=scenario.environment.environment_id,
-        started_at=f"2026-01-01T00:00:0{attempt}+00:00",
+        started_at=f"2026-01-01T{launch // 60 % 24:02}:{launch % 60:02}:0{attempt}+00:00",
         seed=0,
     )
 

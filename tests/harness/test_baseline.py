@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis import baseline
+from harness.analysis import candidate as candidates
+from harness.analysis.baseline import changes
 from harness.analysis.candidate import Candidate, Value
 from harness.records import strict
 from harness.records.locked import locked
@@ -26,14 +28,13 @@ TODAY = date(2026, 6, 1)
 IDENTITY = {"gpu": {"name": "Made-up GPU"}, "num_gpus": 1, "cpu": "made-up"}
 
 
-def value(label: str = "BD", *, rule: str = "passes", of: float = 100.0, test: str = "exact", **changes: Any) -> Value:
+def value(label: str = "BD", *, rule: str = "passes", of: float = 100.0, test: Any = "exact", **changes: Any) -> Value:
     plain = Value(
         cell_id=label.lower(),
         label=label,
         rule=rule,
+        metric="passes",
         test=test,
-        unit="passes",
-        better="lower",
         value=of,
         low=None,
         high=None,
@@ -45,7 +46,7 @@ def value(label: str = "BD", *, rule: str = "passes", of: float = 100.0, test: s
 
 def candidate(*values: Value, run_id: str = "a") -> Candidate:
     return Candidate(
-        candidate_schema=2,
+        candidate_schema=3,
         suite="made_up",
         identity=IDENTITY,
         stack={"packages": {"torch": "2.13.0"}},
@@ -59,6 +60,10 @@ def candidate(*values: Value, run_id: str = "a") -> Candidate:
 def approve(folder: Path, offered: Candidate, **changes: Any) -> tuple[Path, list[baseline.Change]]:
     words: dict[str, Any] = {"cells": (), "reason": "why not", "until": None, "today": TODAY, **changes}
     return baseline.approve(folder, offered, **words)
+
+
+def expire(path: Path, **words: Any) -> list[baseline.Change]:
+    return baseline.expire([path], **words)[path]
 
 
 def test_what_is_approved_is_read_again(tmp_path: Path) -> None:
@@ -84,6 +89,52 @@ def test_only_the_named_cells_are_approved(tmp_path: Path) -> None:
     assert [one.value.label for one in baseline.read(path).values] == ["BD"]
 
 
+CELLS = ["AR b1 mix", "AR b16 mix", "BD L32 b1 mix", "BD L32 b16 mix"]
+
+
+def labelled(number: int) -> Value:
+    return value(CELLS[number], cell_id=f"{number}0a1b2c3d4e5f607")
+
+
+@pytest.mark.parametrize(
+    ("cells", "taken"),
+    [
+        (["b1"], [0, 2]),
+        (["b1", "b16"], [0, 1, 2, 3]),
+        (["BD b1"], [2]),
+        (["b1  BD"], [2]),
+        (["AR b16 mix"], [1]),
+        (["30a1b2c3d4e5f607"], [3]),
+        (["30a1b2c3"], [3]),
+    ],
+)
+def test_a_cell_is_named_by_its_id_or_by_whole_words_of_its_label(
+    tmp_path: Path, cells: list[str], taken: list[int]
+) -> None:
+    path, _ = approve(tmp_path, candidate(*map(labelled, range(4))), cells=cells)
+    assert [one.value.label for one in baseline.read(path).values] == [CELLS[number] for number in taken]
+
+
+@pytest.mark.parametrize("name", ["", " ", "b", "B1", "1", "BD L3", "30a1b2c", "b1 b16", "*"])
+@pytest.mark.parametrize("others", [[], ["b1"]])
+def test_a_name_that_is_empty_or_names_no_cell_is_refused_and_changes_nothing(
+    tmp_path: Path, name: str, others: list[str]
+) -> None:
+    path, _ = approve(tmp_path, candidate(*map(labelled, range(4))))
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="--cells"):
+        approve(tmp_path, candidate(*map(labelled, range(4))), cells=[*others, name])
+    with pytest.raises(ConfigError, match="--cells"):
+        expire(path, cells=[*others, name], today=TODAY)
+    assert path.read_bytes() == before
+
+
+def test_a_rule_that_is_one_of_another_metric_now_is_no_worsening(tmp_path: Path) -> None:
+    approve(tmp_path, candidate(value(of=1.0)))
+    _, (change,) = approve(tmp_path, candidate(value(of=2.0, metric="torch_bytes")))
+    assert (change.old, change.unit) == (None, "bytes")
+
+
 def test_what_is_better_needs_no_end(tmp_path: Path) -> None:
     approve(tmp_path, candidate())
     path, changes = approve(tmp_path, candidate(value(of=90.0)))
@@ -105,8 +156,8 @@ def test_an_issue_has_no_date_and_ends_when_somebody_says_so(tmp_path: Path) -> 
     approve(tmp_path, candidate())
     path, _ = approve(tmp_path, candidate(value(of=110.0)), until="https://example.org/issues/1")
     assert baseline.read(path).accepted(date(2999, 1, 1))
-    assert baseline.expire(path, cells=(), today=date(2999, 1, 1)) == []
-    assert len(baseline.expire(path, cells=["BD"], today=TODAY)) == 1
+    assert expire(path, cells=(), today=date(2999, 1, 1)) == []
+    assert len(expire(path, cells=["BD"], today=TODAY)) == 1
     assert baseline.read(path).accepted(TODAY) == {}
 
 
@@ -114,8 +165,8 @@ def test_expire_ends_what_is_over_and_keeps_every_value(tmp_path: Path) -> None:
     approve(tmp_path, candidate())
     path, _ = approve(tmp_path, candidate(value(of=110.0)), until="2026-07-01")
     before = [one.value.value for one in baseline.read(path).values]
-    assert baseline.expire(path, cells=(), today=date(2026, 6, 30)) == []
-    assert len(baseline.expire(path, cells=(), today=date(2026, 7, 2))) == 1
+    assert expire(path, cells=(), today=date(2026, 6, 30)) == []
+    assert len(expire(path, cells=(), today=date(2026, 7, 2))) == 1
     assert [one.value.value for one in baseline.read(path).values] == before
 
 
@@ -130,7 +181,7 @@ def test_an_end_that_is_over_or_none_is_refused(tmp_path: Path, until: str) -> N
 
 @pytest.mark.parametrize(("better", "old", "new"), [("higher", 1.0, 0.0), ("lower", 0.0, 1.0)])
 def test_from_or_to_nothing_is_a_worsening_too(tmp_path: Path, better: str, old: float, new: float) -> None:
-    unit = {"rule": "steps", "better": "lower"} if better == "lower" else {"rule": "quality", "better": "higher"}
+    unit = {"rule": "steps", "metric": "passes"} if better == "lower" else {"rule": "quality", "metric": "exact_match"}
     approve(tmp_path, candidate(value(of=old, test="random", **unit)))
     with pytest.raises(ConfigError, match="--until"):
         approve(tmp_path, candidate(value(of=new, test="random", **unit)))
@@ -165,13 +216,13 @@ def test_a_job_says_how_much_worse_a_time_has_become(tmp_path: Path) -> None:
 
 def test_approvals_of_two_processes_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has read the file before the other one writes it, unless it waits."""
-    write, fork = baseline._write, multiprocessing.get_context("fork")
+    write, fork = changes._write, multiprocessing.get_context("fork")
 
     def write_late(*words: Any) -> None:
         time.sleep(0.1)
         write(*words)
 
-    monkeypatch.setattr(baseline, "_write", write_late)
+    monkeypatch.setattr(changes, "_write", write_late)
     begin = fork.Barrier(2)
 
     def approve_one(name: str) -> None:
@@ -223,7 +274,57 @@ def damaged(change: Callable[[dict[str, Any]], Any]) -> Callable[[str], str]:
     return apply
 
 
+def of_value(**changes: Any) -> dict[str, Any]:
+    return {"values.0.value": changes}
+
+
+def of_approval(**changes: Any) -> dict[str, Any]:
+    return {"approvals.0": changes}
+
+
+# What stands where -> in place of what an approval writes. Values of a candidate are read by the same class.
+CONTRADICTIONS: dict[str, dict[str, Any]] = {
+    "a metric that is none": of_value(metric="useful_tok"),
+    "a unit that the registry does not know": of_value(unit="miles"),
+    "another direction than the metric's": of_value(better="higher"),
+    "a test that is none": of_value(test="always"),
+    "a negative counter": of_value(value=-1.0),
+    "a number that no ratio holds": of_value(value=1e200),
+    "an interval beside its value": of_value(low=101.0, high=102.0),
+    "an interval upside down": of_value(low=101.0, high=99.0),
+    "no launch": of_value(num_launches=0),
+    "more launches than there can be": of_value(num_launches=10**9),
+    "a negative worsening": of_value(worsening=-0.5),
+    "an absurd worsening": of_value(worsening=1e9),
+    "no label": of_value(label=" "),
+    "the number 0": of_approval(number=0),
+    "an endless number": of_approval(number=10**18),
+    "no reason": of_approval(reason="\n"),
+    "records without a hash": of_approval(records_sha256="0" * 63 + "g"),
+    "a day that is none": of_approval(approved_on="2026-02-30"),
+    "a day before there were approvals": of_approval(approved_on="0001-01-01"),
+    "an end in another age": of_approval(until="9999-12-31"),
+    "an end before its beginning": of_approval(until="2026-05-31"),
+    "an endless address": of_approval(until="https://a/" + "b" * 500),
+    "levels without end": of_approval(stack=json.loads('{"a": ' * 40 + "1" + "}" * 40)),
+}
+
+
+def with_changes(changes: dict[str, Any]) -> Callable[[str], str]:
+    def apply(document: dict[str, Any]) -> None:
+        for path, fields in changes.items():
+            inside: Any = document
+            for key in path.split("."):
+                inside = inside[int(key) if key.isdigit() else key]
+            inside.update(fields)
+
+    return damaged(apply)
+
+
 DAMAGES: dict[str, Callable[[str], str]] = {
+    **{name: with_changes(changes) for name, changes in CONTRADICTIONS.items()},
+    "an approval twice": damaged(lambda doc: doc["approvals"].append(doc["approvals"][0])),
+    "a key twice": lambda text: text.replace('"reason":', '"reason": "seen", "reason":', 1),
     "empty": lambda text: "",
     "half of it": lambda text: text[: len(text) // 2],
     "no JSON": lambda text: "<html>",
@@ -263,18 +364,35 @@ def test_a_damaged_baseline_is_refused_with_one_message(tmp_path: Path, name: st
     assert path.read_bytes() == text.encode("utf-8", "surrogateescape"), "a refused file is left as it is"
 
 
+@pytest.mark.parametrize("name", [name for name, where in CONTRADICTIONS.items() if "values.0.value" in where])
+def test_a_candidates_values_are_read_as_strictly(tmp_path: Path, name: str) -> None:
+    document = strict.plain(candidate())
+    document["values"][0].update(CONTRADICTIONS[name]["values.0.value"])
+    (tmp_path / "artifact.json").write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=r"is damaged: values\[0\]"):
+        candidates.read(tmp_path / "artifact.json")
+
+
+def test_a_candidate_with_two_values_of_one_rule_is_refused(tmp_path: Path) -> None:
+    document = strict.plain(candidate())
+    (tmp_path / "artifact.json").write_text(json.dumps({**document, "values": document["values"] * 2}))
+    with pytest.raises(StoreError, match="a cell has a rule twice"):
+        candidates.read(tmp_path / "artifact.json")
+
+
 def test_a_newer_baseline_asks_for_an_upgrade(tmp_path: Path) -> None:
     path, _ = approve(tmp_path, candidate())
-    path.write_text(path.read_text().replace('"baseline_schema": 2', '"baseline_schema": 3'))
+    path.write_text(path.read_text().replace('"baseline_schema": 3', '"baseline_schema": 4'))
     with pytest.raises(NewerSchemaError, match="upgrade"):
         baseline.read(path)
 
 
-def test_an_older_baseline_asks_to_be_approved_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", [1, 2])
+def test_an_older_baseline_asks_to_be_approved_again(tmp_path: Path, schema: int) -> None:
     path, _ = approve(tmp_path, candidate())
     document = json.loads(path.read_text())
-    del document["approvals"][0]["question"]
-    path.write_text(json.dumps({**document, "baseline_schema": 1}))
+    del document["values"][0]["value"]["metric"]
+    path.write_text(json.dumps({**document, "baseline_schema": schema}))
     with pytest.raises(StoreError, match="approve a run again"):
         baseline.read(path)
 
@@ -297,7 +415,7 @@ JSON = st.recursive(
 @settings(max_examples=200)
 @given(key=st.sampled_from(["suite", "identity", "approvals", "values"]), content=JSON)
 def test_whatever_stands_in_a_field_is_either_read_or_refused(key: str, content: Any) -> None:
-    document = {"baseline_schema": 2, "suite": "x", "identity": {}, "approvals": [], "values": [], key: content}
+    document = {"baseline_schema": 3, "suite": "x", "identity": {}, "approvals": [], "values": [], key: content}
     refused = ""
     try:
         assert strict.plain(strict.build(baseline.Baseline, document)) == document

@@ -112,6 +112,17 @@ def test_a_run_of_another_question_is_not_comparable_with_a_baseline(results: Pa
     assert key in Path("out/verdict.json").read_text()
 
 
+def test_a_value_of_another_metric_is_not_compared(results: Path) -> None:
+    first = stored(results, "a", operations(100))
+    rules = {"operations": asdict(GateRule(metric="passes"))}
+    other = elsewhere(results, "b", operations(100), gate={"rules": rules})
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", other, "-q", "-o", "out"]) == 4
+    assert (
+        "approved is torch_operations by exact, and the rule is one of passes" in Path("out/verdict.json").read_text()
+    )
+
+
 def test_a_baseline_of_more_launches_is_compared_with_a_run_of_one(results: Path) -> None:
     first, head = stored(results, "a", operations(100), launches=5), stored(results, "b", operations(101))
     assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
@@ -126,7 +137,7 @@ def test_a_fall_of_quality_to_nothing_that_is_approved_is_green_between_two_runs
     )
     assert cli.main(["gate", "--base", good, "--head", bad, "-q"]) == 1
     assert cli.main([*APPROVE, good, "--reason", "the first one", "-q"]) == 0
-    assert cli.main([*APPROVE, bad, "--reason", "an empty model", "--until", "2999-01-31", "-q"]) == 0
+    assert cli.main([*APPROVE, bad, "--reason", "an empty model", "--until", "2099-01-31", "-q"]) == 0
     assert cli.main(["gate", "--base", good, "--head", bad, "-q", "-o", "out"]) == 0
     assert set(states_of("out").values()) == {"ACCEPTED"}
 
@@ -147,23 +158,37 @@ def test_a_cell_that_the_baseline_does_not_have_is_new_and_red_where_it_fails_or
     assert new == {state}
 
 
-@pytest.mark.parametrize("change", [{"enabled": False}, {"where": {"decoding": []}}, {"metric": "torch_flops"}])
-def test_a_value_whose_rule_the_suite_gave_up_is_shown_and_one_that_head_lost_is_missing(
-    results: Path, change: dict[str, Any]
+@pytest.mark.parametrize(
+    ("change", "state", "code"),
+    [
+        ({"enabled": False}, "REPORTED", 0),
+        ({"where": {"decoding": []}}, "REPORTED", 0),
+        ({"metric": "torch_flops"}, "INCOMPARABLE", 4),
+    ],
+)
+def test_a_value_whose_rule_the_suite_gave_up_is_shown_and_one_whose_rule_has_another_metric_is_incomparable(
+    results: Path, change: dict[str, Any], state: str, code: int
 ) -> None:
     first = stored(results, "a", operations(100))
     rule = {**asdict(GateRule(metric="torch_operations")), **change}
     gate = {"rules": {**asdict(GateConfig())["rules"], "operations": rule}}
     head = elsewhere(results, "b", operations(100), gate=gate)
     assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
-    code = cli.main(["gate", "--base", "baseline", "--head", head, "-q", "-o", "out"])
+    assert cli.main(["gate", "--base", "baseline", "--head", head, "-q", "-o", "out"]) == code
     states = {
         rule["state"]
         for cell in json.loads(Path("out/verdict.json").read_text())["cells"]
         for rule in cell["rules"]
         if rule["rule"] == "operations"
     }
-    assert (states, code) == (({"MISSING"}, 3) if "metric" in change else ({"REPORTED"}, 0))
+    assert states == {state}
+
+
+def test_an_approved_value_that_head_lost_is_missing(results: Path) -> None:
+    first, head = stored(results, "a", operations(100)), stored(results, "b")
+    assert cli.main([*APPROVE, first, "--reason", "the first one", "-q"]) == 0
+    assert cli.main(["gate", "--base", "baseline", "--head", head, "-q", "-o", "out"]) == 3
+    assert "MISSING" in states_of("out").values()
 
 
 @pytest.mark.parametrize(("eos", "is_said"), [("respect", True), ("ignore", False)])

@@ -26,7 +26,9 @@ def counted_in_the_first_pair(operations: int) -> Callable[[Record], Record]:
     """As jobs have it: exact counts and tokens are of pair 0 alone."""
 
     def change(record: Record) -> Record:
-        counters = {"torch_operations": operations, "output_ids": [[1, 2, 3]]} if record.run_id == "screen-00" else {}
+        counters = (
+            {"torch_operations": operations, "output_ids": [[1, 2, 3]]} if record.run_id.endswith("-screen-00") else {}
+        )
         return replace(record, counters=counters)
 
     return change

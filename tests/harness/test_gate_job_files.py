@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,68 @@ def test_a_damaged_job_is_refused_with_one_message(
     stderr = refusal_of(damage, tmp_path, capsys)
     assert stderr.startswith("error: ")
     assert len(stderr.splitlines()) <= 5
+
+
+def one_folder(document: dict[str, Any]) -> None:
+    document["launches"][1]["run_dir"] = f"./{document['launches'][0]['run_dir']}"
+
+
+def one_place(document: dict[str, Any]) -> None:
+    place = {key: document["launches"][0][key] for key in ("stage", "pair", "side", "attempt")}
+    document["launches"][2].update(place)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"), [(one_folder, "two launches have one folder"), (one_place, "two launches have one stage, pair")]
+)
+def test_a_launch_counts_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    assert said in refusal_of(damage, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("copied", "over"), [("base/screen-00", "head/screen-00"), ("head/screen-00", "head/screen-01")]
+)
+def test_a_copy_of_a_launch_is_no_launch(tmp_path: Path, copied: str, over: str) -> None:
+    job_dir = write_job(tmp_path, SMALL, SMALL)
+    shutil.rmtree(job_dir / over)
+    shutil.copytree(job_dir / copied, job_dir / over)
+    with pytest.raises(StoreError, match="is a copy of launch 0 in "):
+        gate.judge(job_dir)
+
+
+def of_environment(**changes: Any) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        document = json.loads(path.read_text())
+        path.write_text(json.dumps({**document, **changes}))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (Path.unlink, "is absent, so nobody knows what machine the run is of"),
+        (of_environment(identity={"cpu": "another"}), "was altered"),
+        (of_environment(stack={}), "was altered"),
+        (of_environment(identity={"cpu": float("nan")}), "was altered"),
+        (of_environment(identity=[]), "is not an environment file"),
+        (of_environment(circumstance=None), "is not an environment file"),
+        (of_environment(circumstance=json.loads('{"a": ' * 40 + "1" + "}" * 40)), "is not an environment file"),
+        (of_environment(more={}), "is not an environment file"),
+    ],
+)
+def test_a_launch_that_does_not_say_where_it_was_measured_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], said: str
+) -> None:
+    job_dir = write_job(tmp_path, SMALL, SMALL)
+    for path in job_dir.glob("*/screen-01/environment-*.json"):  # of both sides alike
+        damage(path)
+    assert cli.main(["gate", "--base", str(job_dir)]) == 2
+    stderr = capsys.readouterr().err
+    assert said in stderr
+    assert len(stderr.splitlines()) == 1
 
 
 COMMAND = "no\n::error::owned\n\x1b[31m##[error]z"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,6 +27,7 @@ from harness.report.gate.junit import junit_text
 from harness.report.gate.markdown import comment_text, marker, summary_text
 from harness.report.gate.outputs import OUTPUTS, write_outputs
 from harness.report.gate.terminal import terminal_text
+from harness.spec.gate_rules import GateRule
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RED = {State.OUTPUT_CHANGED, State.BROKEN, State.MISSING, State.REGRESSED, State.INCOMPARABLE, State.NO_BASELINE}
@@ -59,7 +60,9 @@ def test_the_first_words_of_every_text_are_the_verdict_and_what_to_do() -> None:
 
 def test_rules_of_the_suite_that_no_cell_has_a_value_for_are_named() -> None:
     verdict = only(State.OK)
-    rules = {"request_time": {"enabled": True}, "flops": {"enabled": True}, "memory": {"enabled": False}}
+    rule = GateRule(metric="passes")
+    of = {"request_time": rule, "flops": rule, "memory": replace(rule, enabled=False)}
+    rules = {name: asdict(one) for name, one in of.items()}
     shown = lines_of.notes(replace(verdict, settings={"rules": rules}))
     assert shown[0] == "rules without a value in any cell: flops"
     nothing_compared = only(State.INCOMPARABLE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gate_jobs import Side, verdict_of, write_job
+from gate_jobs import Side, repeated, verdict_of, write_job
 from synthetic import ENVIRONMENT, Scenario
 
 from harness.analysis import gate
@@ -218,7 +218,7 @@ def test_one_throttled_launch_is_repeated_and_leaves_no_trace_but_a_note(tmp_pat
     job_dir = write_job(tmp_path, side(), side(launch=lambda stage, pair: 1.5 if pair == 1 else 1.0))
     job = jobs.read(job_dir)
     hit = next(one for one in job.launches if (one.side, one.pair) == ("head", 1))
-    again = replace(hit, attempt=1, order=99, run_dir="base/screen-01")
+    again = repeated(job_dir, hit, "base/screen-01")
     launches = tuple(
         replace(one, dropped="throttled (hw_thermal_slowdown)") if one is hit else one for one in job.launches
     )
@@ -252,7 +252,7 @@ def test_a_repeat_with_the_lost_cells_alone_counts_for_them(tmp_path: Path) -> N
     job = jobs.read(job_dir)
     cell_id = target(gate.judge(job_dir)).cell_id
     lost = next(one for one in job.launches if one.side == "head")
-    again = replace(lost, attempt=1, order=99, run_dir="head/screen-01")
+    again = repeated(job_dir, lost, "head/screen-01")
     launches = tuple(replace(one, dropped_cells={cell_id: "throttled"}) if one is lost else one for one in job.launches)
     jobs.write(job_dir, replace(job, launches=(*launches, again)))
     verdict = gate.judge(job_dir)

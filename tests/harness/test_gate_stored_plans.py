@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from harness.records import store
 from harness.spec.gate_rules import GateConfig, GateRule, of_plan
 
 SMALL = Scenario(observed=True, axes={"batch_size": [1], "block_length": [256], "num_steps": [8]})
+HEAD = replace(SMALL, worker="2-b")
 USAGE = 2
 
 
 def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any]) -> str:
     """The one message about a head whose plan.json has these keys otherwise."""
     base = write_run(tmp_path / "base", SMALL)
-    head = write_run(tmp_path / "head", SMALL, plan_changes=changes)
+    head = write_run(tmp_path / "head", HEAD, plan_changes=changes)
     assert cli.main(["gate", "--base", str(base), "--head", str(head)]) == USAGE
     (line,) = capsys.readouterr().err.splitlines()
     return line
@@ -88,6 +89,12 @@ def counting(**changes: Any) -> Callable[[dict[str, Any]], None]:
     [
         (counting(torch_operations=10**400), "counters.'torch_operations' is no finite number"),
         (counting(torch_operations=float("nan")), "counters.'torch_operations' is no finite number"),
+        (counting(torch_operations=-1), "counters.'torch_operations' is no finite number"),
+        (counting(torch_operations=10**31), "counters.'torch_operations' is no finite number"),
+        (in_rounds(passes={"denoise": -1}), "passes is \"{'denoise': -1}\", expected dict[str, int of at least 0]"),
+        (in_rounds(raw_tokens=10**400), "raw_tokens is"),
+        (in_rounds(useful_tokens=[-1]), "useful_tokens is"),
+        (in_rounds(step_s=[-1.0]), "step_s has -1.0 to -1.0, which no clock gives"),
         (counting(output_hashes=5), "counters.output_hashes is '5', expected a list"),
         (counting(output_ids="ab"), "counters.output_ids is 'ab', expected a list"),
         (in_rounds(wall_s=1e308), "wall_s is 1e+308, which no clock gives"),
@@ -98,7 +105,7 @@ def counting(**changes: Any) -> Callable[[dict[str, Any]], None]:
 def test_a_record_with_a_number_that_nothing_measures_is_skipped_with_its_reason_and_missing_in_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[dict[str, Any]], None], said: str
 ) -> None:
-    base, head = (write_run(tmp_path / side, SMALL) for side in ("base", "head"))
+    base, head = write_run(tmp_path / "base", SMALL), write_run(tmp_path / "head", HEAD)
     (path,) = head.glob("records-*.jsonl")
     records = [json.loads(line) for line in path.read_text().splitlines()]
     for record in records:

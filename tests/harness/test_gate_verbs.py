@@ -137,7 +137,7 @@ def test_what_is_worse_is_approved_with_an_end_alone(results: Path, capsys: pyte
     assert cli.main(["baseline", "approve", first, "--reason", "the first one", "-q"]) == 0
     assert cli.main(approve) == 2
     assert "--until" in capsys.readouterr().err
-    assert cli.main([*approve, "--until", "2999-01-31"]) == 0
+    assert cli.main([*approve, "--until", "2099-01-31"]) == 0
     assert "100" in capsys.readouterr().out
     assert cli.main(["gate", "--base", "baseline", "--head", worse, "-q"]) == 0
     assert cli.main(["gate", "--base", first, "--head", worse, "-q"]) == 0, "accepted against the old run as well"
@@ -177,6 +177,8 @@ def test_nothing_but_the_baseline_verb_writes_below_baselines(results: Path) -> 
         (["baseline", "approve", "made_up/a"], "--reason"),
         (["baseline", "approve", "made_up/a", "--reason", "x", "--until", "soon"], "--until"),
         (["baseline", "approve", "made_up/a", "--reason", "x", "--cells", "nothing like it"], "--cells"),
+        (["baseline", "approve", "made_up/a", "--reason", "x", "--cells", ""], "--cells: an empty name"),
+        (["baseline", "approve", "made_up/a", "--reason", "x", "--cells", "b1", "--cells", "b"], "'b' names no cell"),
         (["baseline", "expire"], "no baseline"),
     ],
 )

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from altered import alter
 from synthetic import Scenario, write_run
 
 from harness import cli
+from harness.records import store
+from harness.records.types import Environment
 
 REGRESSED, USAGE, INCOMPLETE, NOT_COMPARABLE = 1, 2, 3, 4
 AXES: dict[str, list[Any]] = {"batch_size": [1, 4], "block_length": [128], "num_steps": [8]}
@@ -22,7 +27,7 @@ AXES: dict[str, list[Any]] = {"batch_size": [1, 4], "block_length": [128], "num_
 
 def judged(folder: Path, base: Scenario, head: Scenario, change: Callable[[Path], None] | None = None) -> int:
     """The gate's exit code over two runs of which head's files may have been changed."""
-    base_dir, head_dir = write_run(folder / "base", base), write_run(folder / "head", head)
+    base_dir, head_dir = write_run(folder / "base", base), write_run(folder / "head", replace(head, worker="2-b"))
     if change is not None:
         change(head_dir)
     places = ["--results-dir", str(folder / "results"), "--baselines-dir", str(folder / "baselines")]
@@ -50,7 +55,10 @@ def another_machine(run_dir: Path) -> None:
     for path in run_dir.glob("environment-*.json"):
         document = json.loads(path.read_text())
         document["identity"]["gpu"]["name"] = "Another GPU"
-        path.write_text(json.dumps(document))
+        environment = Environment(**document)
+        path.unlink()
+        store.write_environment(run_dir, environment)
+        alter(run_dir, partial(dict.update, environment_id=environment.environment_id))
 
 
 def test_two_equal_runs_pass(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ def test_a_cell_has_the_state_of_its_worst_rule(tmp_path: Path) -> None:
         read(tmp_path, hide_a_regression)
 
 
-@pytest.mark.parametrize("headline", ["GREEN: all is well. Merge it", "NOT COMPARABLE: elsewhere", "GREEN"])
+@pytest.mark.parametrize(
+    "headline",
+    ["GREEN: all is well. Merge it", "NOT COMPARABLE: elsewhere", "GREEN", "GREEN all is well", "Fine: go", ""],
+)
 def test_a_headline_says_what_the_exit_code_says(tmp_path: Path, headline: str) -> None:
     with pytest.raises(StoreError, match=r"headline says .*, and exit_code is 3"):
         read(tmp_path, lambda document: document.update(headline=headline))
@@ -50,6 +53,58 @@ def test_every_headline_of_ours_says_what_its_exit_code_says() -> None:
             code = exit_code_of([state], policy, 0.02)
             word = headline_of(cells, code, 0.05, (), "job").partition(":")[0]
             assert code in verdicts._SAYS[word]
+
+
+def in_rule(name: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    """Changes of the first rule in this state."""
+
+    def apply(document: dict[str, Any]) -> None:
+        rules = (rule for cell in document["cells"] for rule in cell["rules"])
+        next(rule for rule in rules if rule["state"] == name).update(changes)
+
+    return apply
+
+
+def refused_difference(document: dict[str, Any]) -> None:
+    document["differences"][0].update(effect="refused")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (in_rule("REGRESSED", better="higher"), "request_s is in s, and lower is better"),
+        (in_rule("REGRESSED", unit="miles"), "request_s is in s, and lower is better"),
+        (in_rule("REGRESSED", better="left"), "better is 'left', expected one of higher, lower"),
+        (in_rule("REGRESSED", test="oracle"), "test is 'oracle', expected one of"),
+        (in_rule("REGRESSED", ratio=0.9), "state is REGRESSED, and ratio 0.9"),
+        (in_rule("ACCEPTED", ratio=0.9), "state is ACCEPTED, and ratio 0.9"),
+        (in_rule("IMPROVED", ratio=1.1), "state is IMPROVED, and ratio 1.1"),
+        (in_rule("OK", ratio=-1.0), "ratio is '-1.0', expected a number above 0"),
+        (in_rule("OK", p=1.5), "p is '1.5', expected a number from 0 to 1"),
+        (in_rule("OK", mde=-0.1), "mde is '-0.1', expected a number of at least 0"),
+        (in_rule("OK", low=1.1, high=0.9), "low 1.1 is above high 0.9"),
+        (lambda document: document["groups"][0].update(num_pairs=-3), "num_pairs is '-3'"),
+        (lambda document: document["groups"][0].update(shift="up"), "shift is 'up'"),
+        (lambda document: document["differences"][0].update(layer="rumour"), "layer is 'rumour'"),
+        (refused_difference, "a difference is refused, and its cells are compared all the same"),
+        (lambda document: document.update(mode="dream"), "mode is 'dream'"),
+        (lambda document: document.update(pairs_per_cell=-1.0), "pairs_per_cell is '-1.0'"),
+        (lambda document: document["settings"].update(broken_both_budget=2.0), "gate.broken_both_budget: 2.0"),
+        (lambda document: document["settings"].update(rules={"a": 1}), "gate.rules.a"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_where_it_stands(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], said: str
+) -> None:
+    with pytest.raises(StoreError) as refused:
+        read(tmp_path, change)
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_key_that_stands_there_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="exit_code stands there twice"):
+        read(tmp_path, lambda document: None, '"exit_code": 3', '"exit_code": 0, "exit_code": 3')
 
 
 def test_a_verdict_without_cells_says_nothing_and_is_refused(tmp_path: Path) -> None:

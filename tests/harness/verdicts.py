@@ -12,7 +12,10 @@ from harness.records import strict
 
 EXAMPLE = Path(__file__).parent / "fixtures" / "verdict_example.json"
 # Fields that hold names or numbers of ours alone.
-_OURS = ("mode", "inconclusive", "state", "counts", "better", "test", "settings", "cell_id", "shift", "name")
+_OURS = (
+    *("mode", "inconclusive", "state", "counts", "better", "test", "settings", "cell_id", "shift", "name"),
+    *("layer", "effect"),
+)
 
 
 def example() -> Verdict:
@@ -41,8 +44,8 @@ def with_cells(verdict: Verdict, cells: list[CellVerdict], **changes: Any) -> Ve
 def hostile_verdict(text: str) -> Verdict:
     """The example with the text wherever a verdict holds one that is no name of ours."""
     document = strict.plain(example())
-    hostile = _replaced(document, text)
-    return verdicts.from_json(hostile)
+    word = document["headline"].partition(":")[0]
+    return verdicts.from_json({**_replaced(document, text), "headline": f"{word}: {text}"})
 
 
 def _replaced(value: Any, text: str) -> Any:

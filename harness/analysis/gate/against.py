@@ -158,6 +158,9 @@ def _rule(
     state, reason = State.REPORTED, "shown, and not judged against stored values"
     if rule is None:
         reason = "the suite has this rule no longer, or not for this cell"
+    elif (rule.metric, rule.test) != (of.metric, of.test):
+        state, head, ratio = State.INCOMPARABLE, None, None
+        reason = f"approved is {of.metric} by {of.test}, and the rule is one of {rule.metric} by {rule.test} now"
     elif refused is not None:
         state, reason, ratio = State.INCOMPARABLE, refused, None
     elif head is None:
@@ -174,10 +177,10 @@ def _rule(
     numbers: dict[str, Any] = dict.fromkeys(("low", "high", "p", "p_adjusted", "mde"))
     return RuleVerdict(
         rule=name,
-        metric=rule.metric if rule is not None else name,
+        metric=of.metric,
         unit=of.unit,
         better=of.better,
-        test=rule.test if rule is not None else "exact",
+        test=of.test,
         state=state,
         reason=reason,
         stages=(),

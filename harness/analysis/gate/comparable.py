@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from harness.analysis.gate.measured import environments_of
 from harness.analysis.gate.samples import Samples
 from harness.analysis.run_data import Run
 from harness.analysis.verdict import Difference
@@ -44,7 +45,7 @@ def differences(samples: Samples, declared: Iterable[str]) -> list[Difference]:
 
 def of_approval(stack: Facts, question: Facts, head: Run, declared: Sequence[str]) -> list[Difference]:
     """In what the stack and the question of one approval are not head's; how many launches there were is no matter."""
-    stacks = [dict(flat(one.stack)) for one in head.environments.values()]
+    stacks = [dict(flat(one.stack)) for one in environments_of(head)]
     found = []
     for layer, base, sides in ((STACK, stack, stacks), (IDENTITY, question, [question_of(head)])):
         for key in sorted({key for one in (base, *sides) for key in one if key not in (*_UNDER_TEST, _LAUNCHES)}):
@@ -79,13 +80,11 @@ def _facts(samples: Samples, side: int) -> dict[tuple[str, str], set[str]]:
 
 
 def _facts_of(run: Run) -> Iterator[tuple[str, str, str]]:
-    used = {record.environment_id for record in run.final.values()}
-    for name, environment in run.environments.items():
-        if name in used or not used:
-            for layer in (IDENTITY, STACK, CIRCUMSTANCE):
-                for key, value in flat(getattr(environment, layer)):
-                    if key not in _UNDER_TEST and not any(part in _READINGS for part in key.split(".")):
-                        yield layer, key, value
+    for environment in environments_of(run):
+        for layer in (IDENTITY, STACK, CIRCUMSTANCE):
+            for key, value in flat(getattr(environment, layer)):
+                if key not in _UNDER_TEST and not any(part in _READINGS for part in key.split(".")):
+                    yield layer, key, value
     for key, value in question_of(run).items():
         yield IDENTITY, key, value
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from harness.analysis import stats
-from harness.analysis.gate.samples import Key, Samples, by_prompt, by_round
+from harness.analysis.gate.readings import Key, by_prompt, by_round
+from harness.analysis.gate.samples import Samples
 from harness.analysis.metrics import Metric
 from harness.analysis.verdict import RuleVerdict, Stage, State
 from harness.records.types import Cell, Round

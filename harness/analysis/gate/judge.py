@@ -13,12 +13,14 @@ from harness.analysis.acceptance import share_worse, words_of
 from harness.analysis.gate.counters import Asked, Drawn
 from harness.analysis.gate.headline import headline_of
 from harness.analysis.gate.presence import bare, cells_of, incomparable, presence
-from harness.analysis.gate.samples import Samples, mean_over_rounds
+from harness.analysis.gate.readings import mean_over_rounds
+from harness.analysis.gate.samples import Samples
 from harness.analysis.gate.timed import Row
 from harness.analysis.gate.times import Screened
 from harness.analysis.metrics import METRICS, check_metrics
 from harness.analysis.verdict import (
     JOB,
+    MEASURED_SD,
     VERDICT_SCHEMA,
     WORST_FIRST,
     CellVerdict,
@@ -130,7 +132,7 @@ def judge(
         groups=tuple(groups),
         differences=tuple(differences),
         warnings=samples.warnings,
-        settings={**strict.plain(gate), "measured_pair_sd": pair_sds},
+        settings={**strict.plain(gate), MEASURED_SD: pair_sds},
     )
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
 
-from harness.analysis.metrics import Metric, Missing
+from harness.analysis.gate.measured import check_measured
 from harness.analysis.run_data import CellPlan, Run, load_run
-from harness.analysis.values import inputs_of, prompt_of
 from harness.analysis.verdict import JOB, STORED, Side
 from harness.records import job as jobs
 from harness.records.job import BASE, CONFIRM, HEAD, SCREEN, Job
 from harness.records.store import StoreError
-from harness.records.types import Record, Round
+from harness.records.types import Record
 
 OK, ABSENT, DROPPED = "ok", "absent", "dropped"
-Key = tuple[int, int]  # index and seed of a round; a record's own values have those of its first round
 _WORST_FIRST = ("error", "timeout", "oom", "unsupported")
 
 
@@ -136,6 +132,7 @@ def of_job(job_dir: Path) -> Samples:
         warnings=(*_dropped(job), *(_uncounted((BASE, HEAD)[side]) for side in uncounted)),
         uncounted=tuple(uncounted),
     )
+    check_measured(run for _, run in _runs(samples, (BASE, HEAD)).values())
     samples = replace(samples, warnings=(*samples.warnings, *_of_runs(samples, (BASE, HEAD))))
     return replace(samples, sides=(_side(samples, 0, job.base), _side(samples, 1, job.head)))
 
@@ -147,7 +144,13 @@ def has_pairs(job_dir: Path) -> bool:
 
 
 def of_runs(base: Path, head: Path, names: tuple[str, str]) -> Samples:
-    """Two stored runs; launch k of one beside launch k of the other, although nothing but a number pairs them."""
+    """Two stored runs; launch k of one beside launch k of the other, although nothing but a number pairs them.
+
+    Raises:
+        StoreError: a run cannot be read, both are one, or one does not say where it was measured.
+    """
+    if base.resolve() == head.resolve():
+        raise StoreError(f"{head}: is the base itself; name another run")
     return _of_loaded((load_run(base), load_run(head)), names)
 
 
@@ -166,6 +169,7 @@ def _of_loaded(runs: tuple[Run, Run], names: tuple[str, str]) -> Samples:
         )
         pairs.append((base_sample, head_sample))
     samples = Samples(mode=STORED, suite=runs[1].suite, sides=_NO_SIDES, stages={STORED: pairs}, warnings=())
+    check_measured(run for _, run in _runs(samples, (BASE, HEAD)).values())
     sides = (_side(samples, side, _revision_of(run, names[side])) for side, run in enumerate(runs))
     return replace(samples, sides=tuple(sides), warnings=tuple(_of_runs(samples, names)))  # type: ignore[arg-type]
 
@@ -204,15 +208,19 @@ def _uncounted(side: str) -> str:
     )
 
 
-def _of_runs(samples: Samples, names: tuple[str, str]) -> Iterator[str]:
-    """What the readers of the runs stumbled over: lines that are torn or damaged, records that stand there twice."""
-    runs = {
+def _runs(samples: Samples, names: tuple[str, str]) -> dict[Path, tuple[str, Run]]:
+    """Folder -> the name of its side, and the run."""
+    return {
         run.directory: (name, run)
         for side, name in enumerate(names)
         for one in samples.of_side(side)
         for run, _ in one.attempts
     }
-    for name, run in runs.values():
+
+
+def _of_runs(samples: Samples, names: tuple[str, str]) -> Iterator[str]:
+    """What the readers of the runs stumbled over: lines that are torn or damaged, records that stand there twice."""
+    for name, run in _runs(samples, names).values():
         where = name if samples.mode == STORED else f"{name}/{run.run_id}"
         yield from (f"{where}: {warning}" for warning in run.warnings)
 
@@ -239,81 +247,3 @@ def _revision_of(run: Run, name: str) -> jobs.Revision:
 
 
 _NO_SIDES = (Side(revision="", commit=None, dirty=None, environment_ids=()),) * 2
-
-
-def by_round(metric: Metric, cell_id: str, sample: Sample | None) -> dict[Key, float]:
-    """Round -> value; {} where the cell did not count, or the metric cannot be had."""
-    record = sample.record(cell_id) if sample is not None else None
-    run = sample.run_of(cell_id) if sample is not None else None
-    if run is None or record is None or not record.rounds:
-        return {}
-    first = record.rounds[0]
-    values: dict[Key, float] = {}
-    try:
-        for inputs in inputs_of(metric.scope, run.planned[cell_id], record, run):
-            of = inputs[0] if isinstance(inputs[0], Round) else first
-            try:
-                values[of.index, of.seed] = _value(metric, inputs)
-            except Missing:
-                continue
-    except Missing:
-        pass
-    return values
-
-
-def mean_over_rounds(metric: Metric, cell_id: str, samples: Sequence[Sample]) -> float | None:
-    """Of the first launch that has the metric: what no clock decides repeats in the others."""
-    found = next((of for one in samples if (of := by_round(metric, cell_id, one))), None)
-    return None if found is None else fmean(found.values())
-
-
-def _value(metric: Metric, inputs: tuple[Any, ...]) -> float:
-    if metric.scope != "share":
-        return metric.compute(*inputs)
-    parts = [part for part in metric.parts(*inputs) if part]
-    return sum(part[0] for part in parts) / sum(part[1] for part in parts)
-
-
-def pair_medians(metric: Metric, cell_id: str, pair: Pair, left_out: Collection[Key]) -> tuple[float, float] | None:
-    """Median over the rounds that both launches have, of base and of head."""
-    base, head = (by_round(metric, cell_id, sample) for sample in pair)
-    common = (base.keys() & head.keys()) - set(left_out)
-    if not common:
-        return None
-    return median(base[key] for key in common), median(head[key] for key in common)
-
-
-def by_prompt(metric: Metric, cell_id: str, samples: Sequence[Sample]) -> dict[Any, float]:
-    """Prompt -> mean value of the rows that answered it, in the first launch that has any: repeated launches draw the
-    same, and are no new evidence. A row counts as a batch of its own.
-    """
-    for sample in samples:
-        record, run = sample.record(cell_id), sample.run_of(cell_id)
-        if record is None or run is None:
-            continue
-        planned = run.planned[cell_id]
-        found: dict[Any, list[float]] = {}
-        for one in record.rounds:
-            for row in range(len(one.useful_tokens)):
-                try:
-                    found.setdefault(prompt_of(one, row, planned.cell), []).append(
-                        _value(metric, (_row(one, row), planned))
-                    )
-                except Missing:
-                    continue
-        if found:
-            return {prompt: fmean(values) for prompt, values in found.items() if values}
-    return {}
-
-
-_ROW_FIELDS = ("steps_per_canvas", "useful_tokens", "prompt_ids", "categories", "exact", "token_accuracy")
-
-
-def _row(one: Round, row: int) -> Round:
-    """The round as if it had this row alone, and so as many denoise passes as the row took steps."""
-    kept: dict[str, Any] = {
-        name: (values[row],) for name in _ROW_FIELDS if (values := getattr(one, name)) and len(values) > row
-    }
-    if "steps_per_canvas" in kept:
-        kept["passes"] = {**one.passes, "denoise": sum(one.steps_per_canvas[row])}
-    return replace(one, **kept)

@@ -13,7 +13,8 @@ import numpy as np
 import harness.analysis.gate.times as times
 from harness.analysis import stats
 from harness.analysis.gate.counters import OTHER_WORK, Asked, other_work, ratio_of, worse_log
-from harness.analysis.gate.samples import DROPPED, by_round, pair_medians
+from harness.analysis.gate.readings import by_round, pair_medians
+from harness.analysis.gate.samples import DROPPED
 from harness.analysis.gate.times import Screened, TimeResult
 from harness.analysis.metrics import Metric
 from harness.analysis.stats import Floats

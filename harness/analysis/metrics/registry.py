@@ -51,6 +51,11 @@ class Metric:
     formula: str
     function: Callable[..., Any]
 
+    @property
+    def least(self) -> float:
+        """Below it there is no value: of rank correlations -1, of all else 0."""
+        return -1.0 if self.unit == "tau" else 0.0
+
     def compute(self, *inputs: Any) -> float:
         """The metric's value.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from harness.analysis.verdict import Verdict
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNDECIDED
-from harness.report.wording import counted
+from harness.report.wording import counted, said
 
 MOST = 10
 
@@ -22,7 +22,7 @@ def annotations_text(verdict: Verdict) -> str:
     shown = worst if len(worst) < MOST else worst[: MOST - 2]
     for entry in shown:
         kind = "error" if entry.is_red else "warning"
-        lines.append(_line(kind, f"{entry.state} {entry.label}", f"{entry.name}: {lines_of.said(entry.reason)}"))
+        lines.append(_line(kind, f"{entry.state} {entry.label}", f"{entry.name}: {said(entry.reason)}"))
     if left := len(worst) - len(shown):
         lines.append(_line("notice", "canvasbench", f"{counted(left, 'more cell')} in the summary"))
     return "\n".join(lines) + "\n"

@@ -10,6 +10,7 @@ import json
 
 from harness.analysis.verdict import Verdict
 from harness.report.gate import entries as lines_of
+from harness.report.wording import said
 
 
 def benchmark_json(verdict: Verdict, better: str) -> str:
@@ -18,10 +19,10 @@ def benchmark_json(verdict: Verdict, better: str) -> str:
     rows = [
         {
             "name": f"{entry.label} {entry.name}",
-            "unit": lines_of.said(entry.rule.unit, 20),
+            "unit": said(entry.rule.unit, 20),
             "value": entry.rule.head,
             "range": entry.spread,
-            "extra": f"{entry.state}: {entry.base} before, {lines_of.said(entry.reason)}",
+            "extra": f"{entry.state}: {entry.base} before, {said(entry.reason)}",
         }
         for entry in sorted(found, key=lambda entry: (entry.cell.label, entry.cell.cell_id, entry.name))
         if entry.rule is not None and entry.rule.head is not None

@@ -18,7 +18,7 @@ from harness.analysis.verdict import (
     Verdict,
     exit_code_of,
 )
-from harness.report.wording import counted, listed, short
+from harness.report.wording import counted, listed, said
 
 UNCHANGED = (State.OK, State.REPORTED)  # what every output folds
 UNDECIDED = (State.INCONCLUSIVE, State.BROKEN_BOTH)  # neither good nor bad where they are not red
@@ -126,13 +126,7 @@ def _is_red(state: State, verdict: Verdict) -> bool:
     states = [state]
     if state is State.BROKEN_BOTH:
         states = [cell.state if cell.state is state else State.OK for cell in verdict.cells]
-    budget = verdict.settings.get("broken_both_budget")
-    return exit_code_of(states, verdict.inconclusive, budget if isinstance(budget, float) else 0.0) != 0
-
-
-def said(text: str, length: int = 200) -> str:
-    """A text of the verdict on one line and of bounded length, which no runner of CI takes for a command of its own."""
-    return short(text, length).replace("##[", "## [").replace("::", ": :")
+    return exit_code_of(states, verdict.inconclusive, verdict.broken_both_budget) != 0
 
 
 def amount(value: float | None, rule: RuleVerdict | None) -> str:

@@ -7,11 +7,12 @@ from xml.etree import ElementTree
 from harness.analysis.verdict import Verdict
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNDECIDED, Entry
+from harness.report.wording import said
 
 
 def junit_text(verdict: Verdict) -> str:
     """The first testcase is the verdict itself, so that no consumer takes a red gate for a green one."""
-    suite = ElementTree.Element("testsuite", name=f"canvasbench gate: {lines_of.said(verdict.suite)}")
+    suite = ElementTree.Element("testsuite", name=f"canvasbench gate: {said(verdict.suite)}")
     first = _case(suite, "verdict")
     if verdict.exit_code:
         ElementTree.SubElement(first, "failure", message=lines_of.headline(verdict))
@@ -33,7 +34,7 @@ def _case(suite: ElementTree.Element, name: str) -> ElementTree.Element:
 
 def _entry(case: ElementTree.Element, entry: Entry) -> None:
     _describe(case, entry)
-    message = f"{entry.state}: {lines_of.said(entry.reason, 400)}"
+    message = f"{entry.state}: {said(entry.reason, 400)}"
     if entry.is_red:
         found = ElementTree.SubElement(case, "failure", type=str(entry.state), message=message)
         found.text = f"base {entry.base}, head {entry.head}, change {entry.change}, noise {entry.spread}"
@@ -43,7 +44,7 @@ def _entry(case: ElementTree.Element, entry: Entry) -> None:
 
 def _describe(case: ElementTree.Element, entry: Entry) -> None:
     """value, baseline and noise as numbers: what a consumer may want to plot. The noise is a share of the value."""
-    facts = {"state": str(entry.state), "cell_id": lines_of.said(entry.cell.cell_id)}
+    facts = {"state": str(entry.state), "cell_id": said(entry.cell.cell_id)}
     if entry.rule is not None:
         numbers = {
             "value": entry.rule.head,
@@ -53,7 +54,7 @@ def _describe(case: ElementTree.Element, entry: Entry) -> None:
             "mde": entry.rule.mde,
             "p_adjusted": entry.rule.p_adjusted,
         }
-        facts |= {"metric": lines_of.said(entry.rule.metric), "unit": lines_of.said(entry.rule.unit)}
+        facts |= {"metric": said(entry.rule.metric), "unit": said(entry.rule.unit)}
         facts |= {name: repr(value) for name, value in numbers.items() if value is not None}
     properties = ElementTree.SubElement(case, "properties")
     for name, value in facts.items():

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from harness.analysis.verdict import Verdict
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNCHANGED, Entry
-from harness.report.wording import counted
+from harness.report.wording import counted, said
 
 MOST_SUMMARY_BYTES, MOST_COMMENT_BYTES = 1_000 * 1024, 60 * 1024
 WORST = 20  # rows that stand open
@@ -78,10 +78,10 @@ def _table(title: str, rows: Sequence[Entry], room: int) -> str:
 
 
 def _row(entry: Entry) -> str:
-    label = escaped(lines_of.said(entry.cell.label, 80))
+    label = escaped(said(entry.cell.label, 80))
     texts = (str(entry.state), label, escaped(entry.name))
     values = (escaped(one) for one in (entry.base, entry.head, entry.change, entry.spread))
-    return f"| {' | '.join((*texts, *values, escaped(lines_of.said(entry.reason))))} |\n"
+    return f"| {' | '.join((*texts, *values, escaped(said(entry.reason))))} |\n"
 
 
 def _bullets(texts: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from textwrap import wrap
 from harness.analysis.verdict import Verdict
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNCHANGED, Entry
-from harness.report.wording import counted, short
+from harness.report.wording import counted, said, short
 
 MOST_CELLS = 20
 MOST_NOTES = 5
@@ -43,7 +43,7 @@ def _table(shown: list[Entry]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-    whys = (_wrapped(lines_of.said(entry.reason, _MOST_REASON)) for entry in shown)
+    whys = (_wrapped(said(entry.reason, _MOST_REASON)) for entry in shown)
     return [texts[0], *(line for text, why in zip(texts[1:], whys, strict=True) for line in (text, *why))]
 
 
@@ -53,6 +53,6 @@ def _wrapped(reason: str) -> list[str]:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    label = short(lines_of.said(entry.cell.label), 48)
+    label = short(said(entry.cell.label), 48)
     values = (entry.base, entry.head, entry.change, entry.spread)
     return (str(entry.state), label, short(entry.name, 24), *values)
