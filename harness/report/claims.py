@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.claims import (
-    BY_FORMULA,
-    CONTRADICTED,
-    NOT_TESTED,
-    ONLY_IF,
-    QUALITY,
-    REPRODUCED,
-    Difference,
-    Judgement,
-)
-from harness.report.wording import counted, either, listed, ratio, tok_s
-from harness.spec.data import devices
+from harness.analysis.claim_measures import BY_FLOORS, BY_FORMULA, COUNTED, SPEEDS
+from harness.analysis.claims import CONTRADICTED, NOT_TESTED, ONLY_IF, REPRODUCED, Extreme, Judgement, Subject
+from harness.analysis.floors import DATASHEET, MEASURED
+from harness.analysis.prediction import PROMPT_TOKENS
+from harness.report import claim_conditions
+from harness.report.claim_conditions import device_name
+from harness.report.wording import AUTOREGRESSIVE_NAME, counted, either, listed, percent, ratio, setting, short, tok_s
 
 QUESTION = "Do the launch's claims hold here?"
+RULE = (
+    (REPRODUCED, "all rows that can test the claim reach it, and one of them was obtained as the claim was"),
+    (ONLY_IF, "rows reach it, but not all of them do, or none was obtained as the claim was"),
+    (CONTRADICTED, "no row reaches it, though one was obtained as the claim was"),
+    (NOT_TESTED, "no row can test it, or none was obtained as the claim was and none reaches it"),
+)
 _SIGNS = {REPRODUCED: "✓", ONLY_IF: "◐", CONTRADICTED: "✗", NOT_TESTED: "○"}
 _CLASSES = {REPRODUCED: "holds", ONLY_IF: "partly", CONTRADICTED: "fails", NOT_TESTED: "untested"}
-_MOST_DIFFERENCES = 3
+_MOST_SUBJECTS = 4
+LAUNCHED, UNTRAINED, OTHER = "launched", "untrained", "other"
+_APART = {UNTRAINED: "with random weights in place of the launch's", OTHER: "not the launch's model"}
+_REACHING, _STAYING = ("reaches", "reach"), ("stays at or below", "stay at or below")
+_ROOFS = {DATASHEET: "the data sheet's roofs", MEASURED: "roofs that were measured"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +39,7 @@ class Card:
     sign: str
     style: str  # a class of the style sheet
     measured: str
-    facts: tuple[tuple[str, str], ...]  # what the floors allow, how it was obtained, who says so
+    facts: tuple[tuple[str, str], ...]  # what reaches it, what the floors allow, how it was obtained, who says so
 
 
 def cards(judgements: Sequence[Judgement]) -> tuple[list[Card], list[Card]]:
@@ -56,11 +61,16 @@ def summary(judgements: Sequence[Judgement]) -> str:
 
 def lines(judgements: Sequence[Judgement]) -> list[str]:
     """A line for each claim that was tested, for a terminal."""
-    return [
-        f"claim {one.verdict}: {one.claim.claim} ({'by formula ' if _is_by_formula(one) else ''}{_span(one)})"
-        for one in judgements
-        if one.verdict != NOT_TESTED
-    ]
+    return [f"“{one.claim.claim}”: {_in_short(one)}" for one in judgements if one.verdict != NOT_TESTED]
+
+
+def _in_short(one: Judgement) -> str:
+    only = f" {claim_conditions.in_short(one)}" if one.verdict == ONLY_IF else ""
+    num_runs = len({subject.run_id for subject in one.subjects})
+    runs = f", of {num_runs} runs" if num_runs > 1 else ""
+    others = [subject for subject in one.subjects if _kind(subject) != LAUNCHED]
+    whose = f"; {'' if len(others) == len(one.subjects) else 'some '}not the launch's model" if others else ""
+    return f"{one.verdict}{only} ({'by formula ' if _is_by_formula(one) else ''}{_span(one)}{runs}{whose})"
 
 
 def _is_by_formula(one: Judgement) -> bool:
@@ -70,7 +80,8 @@ def _is_by_formula(one: Judgement) -> bool:
 def _card(one: Judgement) -> Card:
     claim = one.claim
     allowed = listed([f"{amount(value, claim.unit)} ({name})" for name, value in one.allowed.items()])
-    where = f", {_device(claim.allowed_on)} and {claim.format} weights" if claim.allowed_on else ""
+    where = f", {device_name(claim.allowed_on)} and {claim.format} weights" if claim.allowed_on else ""
+    asked = f", {PROMPT_TOKENS:,} tokens in and one canvas out" if claim.measure in BY_FLOORS else ""
     whose = {"vendor": "the vendors", "framework": "a framework's authors", "independent": "somebody independent"}
     return Card(
         claim=claim.claim,
@@ -79,7 +90,11 @@ def _card(one: Judgement) -> Card:
         style=_CLASSES[one.verdict],
         measured=measured(one),
         facts=(
-            ("predicted floors allow", f"{allowed}: the released shape{where}"),
+            ("a row reaches it with", f"{_wanted(one)}: {_reading(one)}"),
+            (
+                "predicted floors allow" if claim.measure in BY_FLOORS else "a formula allows",
+                f"{allowed}: the released shape{where}{asked}",
+            ),
             ("how it was obtained", claim.conditions),
             ("measured by", claim.meaning),
             ("said by", f"{whose[claim.who]}, {claim.date}; {claim.source}"),
@@ -87,75 +102,154 @@ def _card(one: Judgement) -> Card:
     )
 
 
-def _device(name: str) -> str:
-    return devices()[name].display_name if name in devices() else name
+def _reading(one: Judgement) -> str:
+    """How the words of the claim make its bar."""
+    reading, claim = one.reading, one.claim
+    if not reading.tolerance:
+        return reading.meaning
+    sign = "less" if claim.at_least is not None else "plus"
+    return f"{amount(claim.number, claim.unit)} {sign} {percent(reading.tolerance)}, because {reading.meaning}"
 
 
 def measured(one: Judgement) -> str:
-    """What the rows say, in a sentence or two."""
-    how = "By formula, without a clock" if _is_by_formula(one) else "Measured"
-    if one.verdict == NOT_TESTED:
-        span = f"{how}: {_span(one)}. " if one.num_tested else ""
-        return f"{span}Not tested: {one.why}."
-    told = [f"{how}: {_span(one)}, {_about(one)}."]
-    if one.verdict == ONLY_IF:
-        told.append(only_if(one))
-    elif one.verdict == CONTRADICTED:
-        none = "It does not reach" if one.num_tested == 1 else f"None of {one.num_tested} rows reaches"
-        told.append(f"{none} {_wanted(one)}.")
+    """What the rows say, in a few sentences."""
+    if not one.rows.tested:
+        return f"Not tested: {one.why}."
+    told = [f"{_how(one)}: {_span(one, in_full=True)}, {_whose(one.subjects)}.", *_not_the_launchs(one), _verdict(one)]
+    if one.claim.obtained_with and one.rows.as_obtained:
+        told.append(_as_obtained(one))
+    if one.rows.by_tolerance:
+        who = "It does" if one.rows.tested == 1 else f"{one.rows.by_tolerance:,} of them do"
+        told.append(f"{who} so by the tolerance of {percent(one.reading.tolerance)} alone.")
+    if one.rows.worse_answers and one.claim.measure in SPEEDS:
+        told.append(f"{_of_those(one)} with fewer right answers than autoregressive decoding gives.")
+    if one.rows.unclear:
+        told.append(f"In {counted(one.rows.unclear, 'row')} noise decides: an interval holds that bar.")
     return " ".join(told)
 
 
-def only_if(one: Judgement) -> str:
-    """Under which conditions rows reach the claim, and under which they do not."""
-    verb = "reaches" if one.num_reached == 1 else "reach"
-    reach = f"{one.num_reached} of {counted(one.num_tested, 'row')} {verb} {_wanted(one)}"
-    if one.num_reached == one.num_tested:
-        wanted = ", ".join(
-            f"{_named(name)} {either([str(value).replace('_', ' ') for value in values])}"
-            for name, values in one.claim.obtained_with.items()
-        )
-        return f"All of them reach {_wanted(one)}, but none was obtained as the claim was: with {wanted}."
-    known = [difference for difference in one.differences if difference.reached and difference.missed]
-    shown = [difference for difference in known if difference.decides] or known
-    if not shown:
-        return f"{reach}; nothing that a cell says tells them apart."
-    return f"{reach}: {'; '.join(map(_difference, shown[:_MOST_DIFFERENCES]))}."
+def _how(one: Judgement) -> str:
+    if _is_by_formula(one):
+        return f"By formula, without a clock, at {either([_ROOFS[roof] for roof in one.roofs])}"
+    return "Counted" if one.claim.measure in COUNTED else "Measured"
 
 
-def _difference(one: Difference) -> str:
-    reached, missed = (
-        either([str(value).replace("_", " ") for value in values]) for values in (one.reached, one.missed)
-    )
-    return f"{'only with' if one.decides else 'with'} {_named(one.name)} {reached}, the others have {missed}"
+def _verdict(one: Judgement) -> str:
+    rows, wanted = one.rows, amount(one.bar, one.claim.unit)
+    one_does, many_do = _REACHING if one.claim.at_least is not None else _STAYING
+    if one.verdict == NOT_TESTED:
+        return f"Not tested: {claim_conditions.unmet(one.unmet)}, and none that is here {one_does} {wanted}."
+    if one.verdict == CONTRADICTED:
+        none = f"It does not {many_do}" if rows.tested == 1 else f"None of the {rows.tested:,} rows {one_does}"
+        return f"{none} {wanted}."
+    if rows.reached < rows.tested:
+        some = f"{rows.reached:,} of {rows.tested:,} rows {one_does if rows.reached == 1 else many_do}"
+        none = "" if rows.as_obtained else f" None was obtained as the claim was: {claim_conditions.unmet(one.unmet)}."
+        return f"{some} {wanted}: {claim_conditions.differences(one.differences)}.{none}"
+    every = {1: f"It {one_does}", 2: f"Both rows {many_do}"}.get(rows.tested, f"All {rows.tested:,} rows {many_do}")
+    if one.verdict == ONLY_IF:
+        none = "it was not" if rows.tested == 1 else "none was"
+        return f"{every} {wanted}, but {none} obtained as the claim was: {claim_conditions.unmet(one.unmet)}."
+    return f"{every} {wanted}."
 
 
-def _named(name: str) -> str:
-    return {QUALITY: "exact match", "num_steps": "steps"}.get(name, name.replace("_", " "))
+def _as_obtained(one: Judgement) -> str:
+    """How many rows were obtained as the claim was, and where rows differ, how many of those reach it."""
+    rows, wanted = one.rows, claim_conditions.named(one.claim.obtained_with)
+    is_one, is_all = rows.as_obtained == 1, rows.as_obtained == rows.tested
+    who = "It" if rows.tested == 1 else "All" if is_all else f"{rows.as_obtained:,} of the {rows.tested:,}"
+    told = f"{who} {'was' if is_one else 'were'} obtained as the claim was, with {wanted}"
+    if rows.reached in (0, rows.tested) or is_all:
+        return f"{told}."
+    if is_one:
+        return f"{told}; it {'does' if rows.as_obtained_reached else 'does not'}."
+    does = "do" if rows.as_obtained_reached > 1 else "does"
+    return f"{told}; {f'{rows.as_obtained_reached:,}' if rows.as_obtained_reached else 'none'} of these {does}."
 
 
-def _about(one: Judgement) -> str:
-    where = listed(list(one.about))
-    weights = "" if one.is_as_launched else ": this model on this device, not the launch's"
-    return f"{counted(one.num_tested, 'row')} of {where}{weights}"
+def _of_those(one: Judgement) -> str:
+    """The rows that reach the claim and answer worse than their twins."""
+    if one.rows.reached == 1:
+        return "The one that does is"
+    count = one.rows.worse_answers
+    return f"{'All' if count == one.rows.reached else f'{count:,}'} of those that do {'is' if count == 1 else 'are'}"
+
+
+def _whose(subjects: Sequence[Subject]) -> str:
+    """Of which model on which device, run by run."""
+    models = list(dict.fromkeys(one.model for one in subjects))
+    whole = f"{counted(sum(one.num_rows for one in subjects), 'row')} of {listed(models)}"
+    kinds = {_kind(one) for one in subjects}
+    kind = f", {_APART[kinds.pop()]}" if len(kinds) == 1 and LAUNCHED not in kinds else ""
+    if len(subjects) == 1:
+        return f"{whole} on {short(subjects[0].run, 120)}{kind}"
+    of = [f" of {one.model}" if len(models) > 1 else "" for one in subjects]
+    shown = [f"{one.num_rows:,}{what} on {short(one.run, 120)}" for one, what in zip(subjects, of, strict=True)]
+    rest = subjects[_MOST_SUBJECTS:]
+    told = [*shown[:_MOST_SUBJECTS], *([f"{sum(one.num_rows for one in rest):,} in others"] if rest else [])]
+    return f"{whole} in {counted(len({one.run_id for one in subjects}), 'run')}{kind}: {'; '.join(told)}"
+
+
+def _kind(one: Subject) -> str:
+    return LAUNCHED if one.is_released_shape and one.is_trained else UNTRAINED if one.is_released_shape else OTHER
+
+
+def _not_the_launchs(one: Judgement) -> list[str]:
+    """Which rows are of another model than the launch's where not all are, and what was drawn."""
+    kinds: dict[str, list[Subject]] = {}
+    for subject in one.subjects:
+        kinds.setdefault(_kind(subject), []).append(subject)
+    apart = {_APART[kind]: some for kind, some in kinds.items() if kind != LAUNCHED and len(kinds) > 1}
+    told = [f"{kind[0].upper()}{kind[1:]}: {_models(some)}." for kind, some in apart.items()]
+    drawn = [f"{what} ({count} of {counted(one.rows.tested, 'row')})" for what, count in one.simulated.items()]
+    return [*told, *([f"Simulated: {listed(drawn)}."] if drawn else [])]
+
+
+def _models(subjects: Sequence[Subject]) -> str:
+    """Each model and the devices that it ran on."""
+    devices: dict[str, list[str]] = {}
+    for one in subjects:
+        devices.setdefault(one.model, []).append(one.device)
+    return listed([f"{model} on {listed(list(dict.fromkeys(names)))}" for model, names in devices.items()])
 
 
 def _wanted(one: Judgement) -> str:
-    claim = one.claim
-    if claim.at_least is not None:
-        return f"at least {amount(claim.at_least, claim.unit)}"
-    return f"at most {amount(claim.at_most or 0.0, claim.unit)}"
+    return f"at {'least' if one.claim.at_least is not None else 'most'} {amount(one.bar, one.claim.unit)}"
 
 
-def _span(one: Judgement) -> str:
-    if one.values is None:
+def _span(one: Judgement, *, in_full: bool = False) -> str:
+    """Lowest to highest. in_full: with what sets the two rows apart."""
+    if one.lowest is None or one.highest is None:
         return "nothing"
-    low, high = (amount(value, one.claim.unit) for value in one.values)
-    return low if low == high else f"{low} to {high}"
+    ends = (one.lowest, one.highest)
+    low, high = (amount(end.value, one.claim.unit, beside=one.bar) for end in ends)
+    if low == high:
+        return low
+    first, last = _ends(ends, len({subject.run_id for subject in one.subjects}) > 1) if in_full else ("", "")
+    return f"{low}{first} to {high}{last}"
 
 
-def amount(value: float, unit: str) -> str:
-    """A number of a claim with its unit."""
+def _ends(ends: Sequence[Extreme], is_of_several_runs: bool) -> list[str]:
+    """Of the row of each end: its run where there are several, and its setting where the two differ."""
+    settings = [setting(end.cell) if end.cell.block_length else AUTOREGRESSIVE_NAME for end in ends]
+    shown = [f" ({text})" if len(set(settings)) > 1 else "" for text in settings]
+    runs = [f" on {short(end.run, 120)}" if is_of_several_runs else "" for end in ends]
+    return [run + text for run, text in zip(runs, shown, strict=True)]
+
+
+def amount(value: float, unit: str, beside: float | None = None) -> str:
+    """A number of a claim with its unit; with more digits where it would read as the bar `beside` it and is not."""
+    text = _rounded(value, unit)
+    if beside is None or value == beside or text != _rounded(beside, unit):
+        return text
+    scale, name = _SCALES.get(unit, (1e9, " B"))
+    return f"{value / scale:,.6g}{name}"
+
+
+_SCALES: Mapping[str, tuple[float, str]] = {"x": (1.0, "x"), "tok/s": (1.0, " tok/s"), "bytes": (1e9, " GB")}
+
+
+def _rounded(value: float, unit: str) -> str:
     if unit == "x":
         return ratio(value)
     if unit == "tok/s":
