@@ -21,7 +21,7 @@ NO_LESS, LESS, NOT_GRADED = "no less than autoregressive", "less than autoregres
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class ValuedRow:
     """A row that can test a claim. value: its measure. run_name: the device's, and what tells the run from others."""
 
     row: CellRow
@@ -64,7 +64,7 @@ class Unmet:
     together: bool
 
 
-def unmet_by(wanted: Mapping[str, Sequence[Any]], tested: Sequence[Tested]) -> Unmet:
+def unmet_by(wanted: Mapping[str, Sequence[Any]], tested: Sequence[ValuedRow]) -> Unmet:
     """The conditions that no row meets; where each is met by some row, the fewest that none meets together."""
     for count in range(1, len(wanted) + 1):
         lacking = [
@@ -76,10 +76,10 @@ def unmet_by(wanted: Mapping[str, Sequence[Any]], tested: Sequence[Tested]) -> U
     return Unmet(wanted={}, together=False)
 
 
-def differences(reached: Sequence[Tested], missed: Sequence[Tested]) -> list[Difference]:
+def differences(reached: Sequence[ValuedRow], missed: Sequence[ValuedRow]) -> list[Difference]:
     """Conditions that tell the two apart, those that do it first; none where one of the two is empty.
 
-    The run counts only where nothing else tells them apart, and pairs only where no single condition does.
+    The run counts only where no other condition tells them apart, and pairs only where no single one does.
     """
     if not reached or not missed:
         return []
@@ -90,10 +90,10 @@ def differences(reached: Sequence[Tested], missed: Sequence[Tested]) -> list[Dif
         return sorted(conditions, key=lambda one: not one.decides)
     if any(one.decides for one in singles):
         return sorted(singles, key=lambda one: not one.decides)
-    return [*_pairs(reached, missed), *conditions]
+    return [*_pairs(reached, missed), *singles]
 
 
-def _pairs(reached: Sequence[Tested], missed: Sequence[Tested]) -> list[Difference]:
+def _pairs(reached: Sequence[ValuedRow], missed: Sequence[ValuedRow]) -> list[Difference]:
     """Pairs that tell the two apart, the simplest first."""
     both = [*reached, *missed]
     columns = {name: {_value(name, one) for one in both} for name in (*CONDITIONS, RUN)}
@@ -105,18 +105,18 @@ def _pairs(reached: Sequence[Tested], missed: Sequence[Tested]) -> list[Differen
     )
 
 
-def _difference(names: tuple[str, ...], reached: Sequence[Tested], missed: Sequence[Tested]) -> Difference:
+def _difference(names: tuple[str, ...], reached: Sequence[ValuedRow], missed: Sequence[ValuedRow]) -> Difference:
     return Difference(names=names, reached=_values(names, reached), missed=_values(names, missed))
 
 
-def _values(names: tuple[str, ...], some: Sequence[Tested]) -> tuple[tuple[Any, ...], ...]:
+def _values(names: tuple[str, ...], some: Sequence[ValuedRow]) -> tuple[tuple[Any, ...], ...]:
     combined = {tuple(_value(name, one) for name in names) for one in some}
     known = (values for values in combined if None not in values)
     return tuple(sorted(known, key=lambda values: [(str(type(value)), value) for value in values]))
 
 
-def _value(name: str, one: Tested) -> Any:
+def _value(name: str, one: ValuedRow) -> Any:
     """None: the row has no such condition."""
     if name == QUALITY:
         return one.quality
-    return one.run_name if name == RUN else getattr(one.row.cell, name)
+    return one.row.run_id if name == RUN else getattr(one.row.cell, name)

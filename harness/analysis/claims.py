@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.apart import names_apart
-from harness.analysis.claim_conditions import FIELDS, LESS, Difference, Tested, Unmet, differences, unmet_by
+from harness.analysis.claim_conditions import FIELDS, LESS, Difference, Unmet, ValuedRow, differences, unmet_by
 from harness.analysis.claim_measures import ALLOWED, MEASURES, why_not_measured
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
@@ -143,7 +143,7 @@ def _judge(
         run, twin = runs[row.run_id], by_id.get((row.run_id, row.twin_id or ""))
         value = MEASURES[claim.measure](row, run, twin)
         if value is not None:
-            tested.append(Tested(row, run, names[row.run_id], twin, value))
+            tested.append(ValuedRow(row, run, names[row.run_id], twin, value))
     reading = given.readings[claim.reading]
     reached, missed = (
         [one for one in tested if claim.is_reached_by(one.value, reading.tolerance) == holds] for holds in (True, False)
@@ -178,7 +178,7 @@ def _verdict(rows: Counts) -> tuple[str, str]:
     return NOT_TESTED, "no row here was obtained as the claim was, and those that are here do not reach it"
 
 
-def _counts(claim: Claim, reading: Reading, tested: Sequence[Tested], reached: Sequence[Tested]) -> Counts:
+def _counts(claim: Claim, reading: Reading, tested: Sequence[ValuedRow], reached: Sequence[ValuedRow]) -> Counts:
     bar, wanted = claim.bar(reading.tolerance), claim.obtained_with
     intervals = [one.row.metrics[claim.measure] for one in tested if claim.measure in one.row.metrics]
     return Counts(
@@ -192,11 +192,11 @@ def _counts(claim: Claim, reading: Reading, tested: Sequence[Tested], reached: S
     )
 
 
-def _extreme(one: Tested) -> Extreme:
+def _extreme(one: ValuedRow) -> Extreme:
     return Extreme(value=one.value, run_id=one.row.run_id, run=one.run_name, cell=one.row.cell)
 
 
-def _subjects(tested: Sequence[Tested]) -> tuple[Subject, ...]:
+def _subjects(tested: Sequence[ValuedRow]) -> tuple[Subject, ...]:
     counts = Counter((one.row.run_id, one.run_name, one.row.cell.model) for one in tested)
     runs = {one.row.run_id: one.run for one in tested}
     return tuple(

@@ -40,14 +40,22 @@ def in_short(one: Judgement) -> str:
 
 def differences(found: Sequence[Difference]) -> str:
     """What rows that reach a claim have, and the others have not."""
-    known, deciding = [one for one in found if one.reached and one.missed], _deciding(found)
+    deciding = _deciding(found)
     shown = [one for one in deciding if len(one.names) == 1] or deciding[:1]
     if shown:
         which = "" if len(shown) == 1 else ", and the rows here cannot say which of these it is"
         return "; ".join(map(_difference, shown[:_MOST_DIFFERENCES])) + which
-    if known:
-        return f"no one or two conditions tell them apart; {'; '.join(map(_difference, known[:_MOST_DIFFERENCES]))}"
-    return "nothing that a cell says tells them apart"
+    partly = [text for one in found if (text := _partly(one))]
+    return "; ".join(["no one or two conditions tell them apart", *partly[:_MOST_DIFFERENCES]])
+
+
+def _partly(one: Difference) -> str:
+    """The values of a condition that decide, where others do not; empty where none does."""
+    ours, theirs = (
+        [v[0] for v in some if v not in other] for some, other in ((one.reached, one.missed), (one.missed, one.reached))
+    )
+    told = [f"all with {_with(one.names[0], ours)} do"] if ours else []
+    return ", ".join([*told, *([f"none with {_with(one.names[0], theirs)} does"] if theirs else [])])
 
 
 def _deciding(found: Sequence[Difference]) -> list[Difference]:
@@ -56,10 +64,11 @@ def _deciding(found: Sequence[Difference]) -> list[Difference]:
 
 
 def _difference(one: Difference) -> str:
+    """Of one that decides."""
     reached, missed = (_combinations(one.names, some) for some in (one.reached, one.missed))
     if len(one.names) == 1:
         missed = either([_value(one.names[0], values[0]) for values in one.missed])
-    return f"{'only with' if one.decides else 'with'} {reached}, the others have {missed}"
+    return f"only with {reached}, the others have {missed}"
 
 
 def _combinations(names: Sequence[str], combos: Sequence[tuple[Any, ...]]) -> str:

@@ -16,14 +16,17 @@ from harness.report.wording import AUTOREGRESSIVE_NAME, counted, either, listed,
 
 QUESTION = "Do the launch's claims hold here?"
 RULE = (
-    (REPRODUCED, "all rows that can test the claim reach it, and one of them was obtained as the claim was"),
-    (ONLY_IF, "rows reach it, but not all of them do, or none was obtained as the claim was"),
-    (CONTRADICTED, "no row reaches it, though one was obtained as the claim was"),
-    (NOT_TESTED, "no row can test it, or none was obtained as the claim was and none reaches it"),
+    (
+        REPRODUCED,
+        "all rows that can test the claim have a median past its bar, and one of them was obtained as it was",
+    ),
+    (f"{ONLY_IF}…", "rows pass the bar, but not all of them do, or none was obtained as the claim was"),
+    (CONTRADICTED, "no row passes the bar, though one was obtained as the claim was"),
+    (NOT_TESTED, "no row can test the claim, or none was obtained as it was and none passes the bar"),
 )
 _SIGNS = {REPRODUCED: "✓", ONLY_IF: "◐", CONTRADICTED: "✗", NOT_TESTED: "○"}
 _CLASSES = {REPRODUCED: "holds", ONLY_IF: "partly", CONTRADICTED: "fails", NOT_TESTED: "untested"}
-_MOST_SUBJECTS = 4
+_MOST_SUBJECTS = 8
 LAUNCHED, UNTRAINED, OTHER = "launched", "untrained", "other"
 _APART = {UNTRAINED: "with random weights in place of the launch's", OTHER: "not the launch's model"}
 _REACHING, _STAYING = ("reaches", "reach"), ("stays at or below", "stay at or below")
@@ -61,15 +64,15 @@ def summary(judgements: Sequence[Judgement]) -> str:
 
 def lines(judgements: Sequence[Judgement]) -> list[str]:
     """A line for each claim that was tested, for a terminal."""
-    return [f"“{one.claim.claim}”: {_in_short(one)}" for one in judgements if one.verdict != NOT_TESTED]
+    return [f'"{one.claim.claim}": {_in_short(one)}' for one in judgements if one.verdict != NOT_TESTED]
 
 
 def _in_short(one: Judgement) -> str:
     only = f" {claim_conditions.in_short(one)}" if one.verdict == ONLY_IF else ""
     num_runs = len({subject.run_id for subject in one.subjects})
     runs = f", of {num_runs} runs" if num_runs > 1 else ""
-    others = [subject for subject in one.subjects if _kind(subject) != LAUNCHED]
-    whose = f"; {'' if len(others) == len(one.subjects) else 'some '}not the launch's model" if others else ""
+    num_others = sum(_kind(subject) != LAUNCHED for subject in one.subjects)
+    whose = f"; {'not all' if num_others < len(one.subjects) else 'not'} the launch's model" if num_others else ""
     return f"{one.verdict}{only} ({'by formula ' if _is_by_formula(one) else ''}{_span(one)}{runs}{whose})"
 
 
@@ -85,14 +88,15 @@ def _card(one: Judgement) -> Card:
     whose = {"vendor": "the vendors", "framework": "a framework's authors", "independent": "somebody independent"}
     return Card(
         claim=claim.claim,
-        verdict=one.verdict,
+        verdict=f"{ONLY_IF}…" if one.verdict == ONLY_IF else one.verdict,
         sign=_SIGNS[one.verdict],
         style=_CLASSES[one.verdict],
         measured=measured(one),
         facts=(
-            ("a row reaches it with", f"{_wanted(one)}: {_reading(one)}"),
+            *([("whose rows", _runs(one.subjects))] if len(one.subjects) > 1 else []),
+            ("the bar", f"{_wanted(one)}: {_reading(one)}"),
             (
-                "predicted floors allow" if claim.measure in BY_FLOORS else "a formula allows",
+                "predicted floors allow" if claim.measure in BY_FLOORS else "by formula",
                 f"{allowed}: the released shape{where}{asked}",
             ),
             ("how it was obtained", claim.conditions),
@@ -115,16 +119,21 @@ def measured(one: Judgement) -> str:
     """What the rows say, in a few sentences."""
     if not one.rows.tested:
         return f"Not tested: {one.why}."
-    told = [f"{_how(one)}: {_span(one, in_full=True)}, {_whose(one.subjects)}.", *_not_the_launchs(one), _verdict(one)]
+    told = [f"{_how(one)}: {_span(one, in_full=True)}, {_whose(one.subjects)}.", _verdict(one)]
+    drawn = [f"{what} ({count} of {counted(one.rows.tested, 'row')})" for what, count in one.simulated.items()]
+    if drawn:
+        told.append(f"Simulated: {listed(drawn)}.")
     if one.claim.obtained_with and one.rows.as_obtained:
         told.append(_as_obtained(one))
     if one.rows.by_tolerance:
-        who = "It does" if one.rows.tested == 1 else f"{one.rows.by_tolerance:,} of them do"
-        told.append(f"{who} so by the tolerance of {percent(one.reading.tolerance)} alone.")
+        does = "passes" if one.rows.by_tolerance == 1 else "pass"
+        all_of = f"All {one.rows.tested:,}" if one.rows.by_tolerance == one.rows.tested else ""
+        who = "It" if one.rows.tested == 1 else all_of or f"{one.rows.by_tolerance:,} of the {one.rows.tested:,}"
+        told.append(f"{who} {does} the bar by the tolerance of {percent(one.reading.tolerance)} alone.")
     if one.rows.worse_answers and one.claim.measure in SPEEDS:
         told.append(f"{_of_those(one)} with fewer right answers than autoregressive decoding gives.")
     if one.rows.unclear:
-        told.append(f"In {counted(one.rows.unclear, 'row')} noise decides: an interval holds that bar.")
+        told.append(f"In {counted(one.rows.unclear, 'row')} the interval spans the bar, so that noise may decide.")
     return " ".join(told)
 
 
@@ -144,7 +153,9 @@ def _verdict(one: Judgement) -> str:
         return f"{none} {wanted}."
     if rows.reached < rows.tested:
         some = f"{rows.reached:,} of {rows.tested:,} rows {one_does if rows.reached == 1 else many_do}"
-        none = "" if rows.as_obtained else f" None was obtained as the claim was: {claim_conditions.unmet(one.unmet)}."
+        none = (
+            "" if rows.as_obtained else f" Not one was obtained as the claim was: {claim_conditions.unmet(one.unmet)}."
+        )
         return f"{some} {wanted}: {claim_conditions.differences(one.differences)}.{none}"
     every = {1: f"It {one_does}", 2: f"Both rows {many_do}"}.get(rows.tested, f"All {rows.tested:,} rows {many_do}")
     if one.verdict == ONLY_IF:
@@ -162,55 +173,45 @@ def _as_obtained(one: Judgement) -> str:
     if rows.reached in (0, rows.tested) or is_all:
         return f"{told}."
     if is_one:
-        return f"{told}; it {'does' if rows.as_obtained_reached else 'does not'}."
-    does = "do" if rows.as_obtained_reached > 1 else "does"
-    return f"{told}; {f'{rows.as_obtained_reached:,}' if rows.as_obtained_reached else 'none'} of these {does}."
+        return f"{told}; that one {'passes' if rows.as_obtained_reached else 'misses'} the bar."
+    does = "pass" if rows.as_obtained_reached > 1 else "passes"
+    return f"{told}; {f'{rows.as_obtained_reached:,}' if rows.as_obtained_reached else 'none'} of these {does} the bar."
 
 
 def _of_those(one: Judgement) -> str:
     """The rows that reach the claim and answer worse than their twins."""
     if one.rows.reached == 1:
-        return "The one that does is"
+        return "The one that passes it does so"
     count = one.rows.worse_answers
-    return f"{'All' if count == one.rows.reached else f'{count:,}'} of those that do {'is' if count == 1 else 'are'}"
+    all_of = "All" if count == one.rows.reached else f"{count:,}"
+    return f"{all_of} of those that pass it {'does' if count == 1 else 'do'} so"
 
 
 def _whose(subjects: Sequence[Subject]) -> str:
-    """Of which model on which device, run by run."""
-    models = list(dict.fromkeys(one.model for one in subjects))
-    whole = f"{counted(sum(one.num_rows for one in subjects), 'row')} of {listed(models)}"
+    """Of which model on which device; of several runs, how many, and whether they are of the launch's model."""
+    rows = counted(sum(one.num_rows for one in subjects), "row")
     kinds = {_kind(one) for one in subjects}
-    kind = f", {_APART[kinds.pop()]}" if len(kinds) == 1 and LAUNCHED not in kinds else ""
+    kind = (
+        "" if kinds == {LAUNCHED} else f", {_APART[kinds.pop()]}" if len(kinds) == 1 else ", not all the launch's model"
+    )
     if len(subjects) == 1:
-        return f"{whole} on {short(subjects[0].run, 120)}{kind}"
-    of = [f" of {one.model}" if len(models) > 1 else "" for one in subjects]
-    shown = [f"{one.num_rows:,}{what} on {short(one.run, 120)}" for one, what in zip(subjects, of, strict=True)]
+        return f"{rows} of {subjects[0].model} on {short(subjects[0].run, 120)}{kind}"
+    return f"{rows} of {counted(len({one.run_id for one in subjects}), 'run')}{kind}"
+
+
+def _runs(subjects: Sequence[Subject]) -> str:
+    """How many rows each run has, and which are not of the launch's model."""
+    shown = [
+        f"{one.num_rows:,} of {one.model} on {short(one.run, 120)}"
+        + ("" if _kind(one) == LAUNCHED else f" ({_APART[_kind(one)]})")
+        for one in subjects[:_MOST_SUBJECTS]
+    ]
     rest = subjects[_MOST_SUBJECTS:]
-    told = [*shown[:_MOST_SUBJECTS], *([f"{sum(one.num_rows for one in rest):,} in others"] if rest else [])]
-    return f"{whole} in {counted(len({one.run_id for one in subjects}), 'run')}{kind}: {'; '.join(told)}"
+    return "; ".join([*shown, *([f"{sum(one.num_rows for one in rest):,} of {len(rest)} more"] if rest else [])])
 
 
 def _kind(one: Subject) -> str:
     return LAUNCHED if one.is_released_shape and one.is_trained else UNTRAINED if one.is_released_shape else OTHER
-
-
-def _not_the_launchs(one: Judgement) -> list[str]:
-    """Which rows are of another model than the launch's where not all are, and what was drawn."""
-    kinds: dict[str, list[Subject]] = {}
-    for subject in one.subjects:
-        kinds.setdefault(_kind(subject), []).append(subject)
-    apart = {_APART[kind]: some for kind, some in kinds.items() if kind != LAUNCHED and len(kinds) > 1}
-    told = [f"{kind[0].upper()}{kind[1:]}: {_models(some)}." for kind, some in apart.items()]
-    drawn = [f"{what} ({count} of {counted(one.rows.tested, 'row')})" for what, count in one.simulated.items()]
-    return [*told, *([f"Simulated: {listed(drawn)}."] if drawn else [])]
-
-
-def _models(subjects: Sequence[Subject]) -> str:
-    """Each model and the devices that it ran on."""
-    devices: dict[str, list[str]] = {}
-    for one in subjects:
-        devices.setdefault(one.model, []).append(one.device)
-    return listed([f"{model} on {listed(list(dict.fromkeys(names)))}" for model, names in devices.items()])
 
 
 def _wanted(one: Judgement) -> str:
