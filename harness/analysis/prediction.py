@@ -76,7 +76,7 @@ class Efficiency:
     low: float
     high: float
     count: int
-    num_runs: int  # that its rows are of; 0 of published figures
+    num_runs: int = 0  # that its rows are of; 0 of published figures
     by_device: Mapping[str, float]  # device -> median share
     errors: Mapping[str, float]
 
