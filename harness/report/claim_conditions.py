@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.analysis.claim_conditions import Difference, Unmet
 from harness.analysis.claims import Judgement
-from harness.report.wording import either, listed, short
+from harness.report.wording import counted, either, listed, short
 from harness.spec.data import devices
 
 _MOST_DIFFERENCES, _MOST_COMBINATIONS = 3, 4
@@ -68,7 +68,7 @@ def _difference(one: Difference) -> str:
     reached, missed = (_combinations(one.names, some) for some in (one.reached, one.missed))
     if len(one.names) == 1:
         missed = either([_value(one.names[0], values[0]) for values in one.missed])
-    return f"only with {reached}, the others have {missed}"
+    return f"only with {reached}{',' if len(one.names) == 1 else ';'} the others have {missed}"
 
 
 def _combinations(names: Sequence[str], combos: Sequence[tuple[Any, ...]]) -> str:
@@ -78,7 +78,7 @@ def _combinations(names: Sequence[str], combos: Sequence[tuple[Any, ...]]) -> st
     groups = min((_grouped(combos, place) for place in (0, 1)), key=len)
     texts = [f"{_with(names[0], ours)} and {_with(names[1], theirs)}" for ours, theirs in groups]
     more = len(texts) - _MOST_COMBINATIONS
-    return either([*texts[:_MOST_COMBINATIONS], *([f"{more} more combinations"] if more > 0 else [])])
+    return ", or ".join([*texts[:_MOST_COMBINATIONS], *([counted(more, "more combination")] if more > 0 else [])])
 
 
 def _grouped(combos: Sequence[tuple[Any, ...]], place: int) -> list[tuple[list[Any], list[Any]]]:

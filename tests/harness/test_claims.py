@@ -24,6 +24,7 @@ from harness.analysis.metrics import METRICS
 from harness.analysis.run_data import load_run
 from harness.records.types import Cell
 from harness.report import claims
+from harness.report.wording import counted
 from harness.spec.config import ConfigError
 from harness.spec.published import Claim, load_published
 
@@ -255,8 +256,8 @@ def test_two_conditions_that_only_together_tell_rows_apart_are_named_together(tm
     (pair,) = (one for one in speedup.differences if one.decides)
     assert pair.names == ("num_steps", "prompt_tokens")
     assert pair.reached == ((4, 96), (4, 128), (8, 64))
-    told = "only with steps 4 and prompt tokens 96 or 128 or steps 8 and prompt tokens 64, the others have "
-    assert f"{told}steps 4 and prompt tokens 64 or steps 8 and prompt tokens 96 or 128." in claims.measured(speedup)
+    told = "only with steps 4 and prompt tokens 96 or 128, or steps 8 and prompt tokens 64; the others have "
+    assert f"{told}steps 4 and prompt tokens 64, or steps 8 and prompt tokens 96 or 128." in claims.measured(speedup)
 
 
 @pytest.mark.parametrize(
@@ -321,6 +322,23 @@ def test_a_claim_that_is_reached_by_its_tolerance_alone_says_so(tmp_path: Path) 
     assert claims.measured(h100).endswith("It passes the bar by the tolerance of 5 % alone.")
     shown = next(card for card in claims.cards([h100])[0])
     assert shown.facts[0][1].startswith("at least 950 tok/s: 1,000 tok/s less 5 %, because a round number")
+
+
+def test_rows_that_reach_a_claim_with_worse_answers_are_said_to(tmp_path: Path) -> None:
+    graded = Scenario(quality=lambda cell: 0.0 if cell.block_length else 1.0, axes={"prompt_set": ["code"]})
+    speedup = judged(analysed(write_run(tmp_path, graded)), "speedup")
+    assert 1 < speedup.rows.reached == speedup.rows.worse_answers
+    told = "All of those that pass it do so with fewer right answers than autoregressive decoding gives."
+    assert told in claims.measured(speedup)
+
+
+def test_rows_whose_interval_spans_the_bar_are_counted(tmp_path: Path) -> None:
+    noisy = analysed(write_run(tmp_path, Scenario(wobble=0.3, axes={"batch_size": [1]})))
+    intervals = [row.metrics["speedup_vs_ar"] for row in noisy.rows if not row.is_autoregressive]
+    unclear = sum(one.low < 4 * 0.95 < one.high for one in intervals)
+    assert 0 < unclear < len(intervals)
+    told = f"In {counted(unclear, 'row')} the interval spans the bar, so that noise may decide."
+    assert told in claims.measured(judged(noisy, "speedup"))
 
 
 def test_a_value_just_short_of_the_bar_is_not_rounded_up_to_it() -> None:
