@@ -27,8 +27,8 @@ RULE = (
 _SIGNS = {REPRODUCED: "✓", ONLY_IF: "◐", CONTRADICTED: "✗", NOT_TESTED: "○"}
 _CLASSES = {REPRODUCED: "holds", ONLY_IF: "partly", CONTRADICTED: "fails", NOT_TESTED: "untested"}
 _MOST_SUBJECTS = 8
-LAUNCHED, UNTRAINED, OTHER = "launched", "untrained", "other"
-_APART = {UNTRAINED: "with random weights in place of the launch's", OTHER: "not the launch's model"}
+_LAUNCHED, _UNTRAINED, _OTHER = "launched", "untrained", "other"
+_APART = {_UNTRAINED: "with random weights in place of the launch's", _OTHER: "not the launch's model"}
 _REACHING, _STAYING = ("reaches", "reach"), ("stays at or below", "stay at or below")
 _ROOFS = {DATASHEET: "the data sheet's roofs", MEASURED: "roofs that were measured"}
 
@@ -64,16 +64,16 @@ def summary(judgements: Sequence[Judgement]) -> str:
 
 def lines(judgements: Sequence[Judgement]) -> list[str]:
     """A line for each claim that was tested, for a terminal."""
-    return [f'"{one.claim.claim}": {_in_short(one)}' for one in judgements if one.verdict != NOT_TESTED]
+    return [f'"{one.claim.claim}" {_in_short(one)}' for one in judgements if one.verdict != NOT_TESTED]
 
 
 def _in_short(one: Judgement) -> str:
     only = f" {claim_conditions.in_short(one)}" if one.verdict == ONLY_IF else ""
     num_runs = len({subject.run_id for subject in one.subjects})
     runs = f", of {num_runs} runs" if num_runs > 1 else ""
-    num_others = sum(_kind(subject) != LAUNCHED for subject in one.subjects)
+    num_others = sum(_kind(subject) != _LAUNCHED for subject in one.subjects)
     whose = f"; {'not all' if num_others < len(one.subjects) else 'not'} the launch's model" if num_others else ""
-    return f"{one.verdict}{only} ({'by formula ' if _is_by_formula(one) else ''}{_span(one)}{runs}{whose})"
+    return f"({'by formula ' if _is_by_formula(one) else ''}{_span(one)}{runs}{whose}): {one.verdict}{only}"
 
 
 def _is_by_formula(one: Judgement) -> bool:
@@ -153,10 +153,9 @@ def _verdict(one: Judgement) -> str:
         return f"{none} {wanted}."
     if rows.reached < rows.tested:
         some = f"{rows.reached:,} of {rows.tested:,} rows {one_does if rows.reached == 1 else many_do}"
-        none = (
-            "" if rows.as_obtained else f" Not one was obtained as the claim was: {claim_conditions.unmet(one.unmet)}."
-        )
-        return f"{some} {wanted}: {claim_conditions.differences(one.differences)}.{none}"
+        told = f"{some} {wanted}: {claim_conditions.differences(one.differences)}."
+        lacking = claim_conditions.unmet(one.unmet)
+        return told if rows.as_obtained else f"{told} Not one was obtained as the claim was: {lacking}."
     every = {1: f"It {one_does}", 2: f"Both rows {many_do}"}.get(rows.tested, f"All {rows.tested:,} rows {many_do}")
     if one.verdict == ONLY_IF:
         none = "it was not" if rows.tested == 1 else "none was"
@@ -191,9 +190,8 @@ def _whose(subjects: Sequence[Subject]) -> str:
     """Of which model on which device; of several runs, how many, and whether they are of the launch's model."""
     rows = counted(sum(one.num_rows for one in subjects), "row")
     kinds = {_kind(one) for one in subjects}
-    kind = (
-        "" if kinds == {LAUNCHED} else f", {_APART[kinds.pop()]}" if len(kinds) == 1 else ", not all the launch's model"
-    )
+    told = "not all the launch's model" if len(kinds) > 1 else _APART.get(kinds.pop(), "")
+    kind = f", {told}" if told else ""
     if len(subjects) == 1:
         return f"{rows} of {subjects[0].model} on {short(subjects[0].run, 120)}{kind}"
     return f"{rows} of {counted(len({one.run_id for one in subjects}), 'run')}{kind}"
@@ -203,7 +201,7 @@ def _runs(subjects: Sequence[Subject]) -> str:
     """How many rows each run has, and which are not of the launch's model."""
     shown = [
         f"{one.num_rows:,} of {one.model} on {short(one.run, 120)}"
-        + ("" if _kind(one) == LAUNCHED else f" ({_APART[_kind(one)]})")
+        + ("" if _kind(one) == _LAUNCHED else f" ({_APART[_kind(one)]})")
         for one in subjects[:_MOST_SUBJECTS]
     ]
     rest = subjects[_MOST_SUBJECTS:]
@@ -211,7 +209,7 @@ def _runs(subjects: Sequence[Subject]) -> str:
 
 
 def _kind(one: Subject) -> str:
-    return LAUNCHED if one.is_released_shape and one.is_trained else UNTRAINED if one.is_released_shape else OTHER
+    return _LAUNCHED if one.is_released_shape and one.is_trained else _UNTRAINED if one.is_released_shape else _OTHER
 
 
 def _wanted(one: Judgement) -> str:

@@ -244,7 +244,7 @@ def test_a_value_chosen_among_several_runs_names_its_run_and_runs_can_tell_rows_
     assert f"x on {where} {quick.name}, 2 rows of 2 runs. " in told
     assert f"only with run {quick.name}, the others have {tardy.name}" in told
     (line,) = claims.lines([speedup])
-    assert line.endswith(", of 2 runs)")
+    assert line.endswith(f", of 2 runs): reproduced only if run {quick.name}")
 
 
 def test_two_conditions_that_only_together_tell_rows_apart_are_named_together(tmp_path: Path) -> None:
