@@ -6,7 +6,8 @@ which the claim's words are read (readings, in results/published.yaml). With R t
 that reach it:
 
     reproduced           R is not empty, H is all of R, and one of H was obtained as the claim was (obtained_with)
-    reproduced only if   H is not empty, but it is not all of that: the verdict says what H has and R - H has not
+    reproduced only if   H is not empty, but it is not all of that: the verdict says what H has and R - H has not, or
+                         which of the conditions under which the claim was obtained no row has
     contradicted         H is empty, and one of R was obtained as the claim was
     not tested here      otherwise: no row can test it, or none that can was obtained as the claim was
 
