@@ -1,32 +1,38 @@
 """The claims of the launch texts against the rows of a page, judged by one rule.
 
 The rule. A row can test a claim when it is of the device, shape, decoding and batch that the claim names, and has the
-claim's measure. With R the rows that can, and H those of them that reach the claim's number:
+claim's measure. It reaches the claim when the measure, a median, is past the claim's number, less the tolerance with
+which the claim's words are read (readings, in results/published.yaml). With R the rows that can, and H those of them
+that reach it:
 
     reproduced           R is not empty, H is all of R, and one of H was obtained as the claim was (obtained_with)
-    reproduced only if   H is not empty, but it is not all of that: the verdict says what H has and R - H has not
+    reproduced only if   H is not empty, but it is not all of that: the verdict says what H has and R - H has not, or
+                         which of the conditions under which the claim was obtained no row has
     contradicted         H is empty, and one of R was obtained as the claim was
     not tested here      otherwise: no row can test it, or none that can was obtained as the claim was
 
-Times of the fake backend are made up, and test nothing. Where rows are of another model or device than the launch's,
-the verdict is about "this model on this device", which `about` names.
+Times of the fake backend are made up, and test nothing. `subjects` says whose rows they are, and which of them are of
+another model than the launch's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis import prediction
+from harness.analysis.apart import names_apart
+from harness.analysis.claim_conditions import FIELDS, LESS, Difference, Unmet, ValuedRow, differences, unmet_by
+from harness.analysis.claim_measures import ALLOWED, MEASURES, why_not_measured
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
-from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
-from harness.spec import floor, formats, published
+from harness.records.types import Cell
+from harness.spec import formats, published
 from harness.spec.config import DTYPE_BYTES, check_choice
 from harness.spec.data import devices
-from harness.spec.published import Claim, Published
+from harness.spec.published import Claim, Published, Reading
 
 REPRODUCED, ONLY_IF, CONTRADICTED, NOT_TESTED = (
     "reproduced",
@@ -34,55 +40,78 @@ REPRODUCED, ONLY_IF, CONTRADICTED, NOT_TESTED = (
     "contradicted",
     "not tested here",
 )
-_STEPS = (16, 27, 48)  # the chart's, the mean of real prompts (github.com/tenstorrent/tt-metal/issues/50431), the cap
-# What may tell rows that reach a claim from rows that do not, besides how good their answers are.
-_FIELDS = (
-    *("model", "device", "backend", "decoding", "block_length", "num_steps", "stopping", "weight_dtype", "head_dtype"),
-    *("prompt_set", "prompt_tokens", "output_tokens", "eos", "routing"),
-)
-QUALITY = "exact match"
-NO_LESS, LESS, NOT_GRADED = "no less than autoregressive", "less than autoregressive", "not graded"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Difference:
-    """A condition whose values differ between the rows that reach a claim and those that do not."""
+class Extreme:
+    """The lowest or the highest value that a claim was measured by, in its unit, and the row that has it."""
 
-    name: str
-    reached: tuple[Any, ...]
-    missed: tuple[Any, ...]
+    value: float
+    run_id: str
+    run: str  # its device, and what tells it from other runs there
+    cell: Cell
 
-    @property
-    def decides(self) -> bool:
-        """Whether it alone tells the two apart."""
-        return not set(self.reached) & set(self.missed)
+    def to_json(self) -> dict[str, Any]:
+        return {"value": self.value, "run_id": self.run_id, "cell_id": self.cell.cell_id}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """One run's rows among those that test a claim."""
+
+    run_id: str
+    run: str  # its device, and what tells it from other runs there
+    device: str
+    model: str
+    num_rows: int
+    is_released_shape: bool
+    is_trained: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """Rows. Those that reach a claim do so with the tolerance of its reading."""
+
+    tested: int
+    reached: int
+    by_tolerance: int  # reached, though short of the number itself
+    worse_answers: int  # reached, with fewer right answers than the twin
+    unclear: int  # whose interval holds the bar
+    as_obtained: int  # tested, and obtained as the claim was
+    as_obtained_reached: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
-    """What the rows say of one claim. values: lowest and highest that was measured, in the claim's unit."""
+    """What the rows say of one claim."""
 
     claim: Claim
+    reading: Reading
     verdict: str
     why: str  # why it is not tested; else empty
-    num_tested: int
-    num_reached: int
-    values: tuple[float, float] | None
-    about: tuple[str, ...]  # model on device, of the rows that test it
-    is_as_launched: bool  # they are of the released shape with trained weights
-    differences: tuple[Difference, ...]  # those that decide alone first
+    rows: Counts
+    lowest: Extreme | None
+    highest: Extreme | None
+    subjects: tuple[Subject, ...]
+    roofs: tuple[str, ...]  # datasheet | measured: whose the rows' floors use
+    simulated: Mapping[str, int]  # what was drawn instead of computed -> in how many of the rows
+    unmet: Unmet  # of the conditions under which it was obtained
+    differences: tuple[Difference, ...]  # those that decide first
     allowed: Mapping[str, float]  # condition -> what the floor, or the formula, allows
 
+    @property
+    def bar(self) -> float:
+        """What a row must reach, in the claim's unit."""
+        return self.claim.bar(self.reading.tolerance)
+
+    @property
+    def is_as_launched(self) -> bool:
+        """Whether all its rows are of the released shape with trained weights."""
+        return bool(self.subjects) and all(one.is_released_shape and one.is_trained for one in self.subjects)
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "allowed": dict(self.allowed)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Tested:
-    row: CellRow
-    run: Run
-    twin: CellRow | None
-    value: float
+        ends = {name: one and one.to_json() for name, one in (("lowest", self.lowest), ("highest", self.highest))}
+        return {**asdict(self), **ends, "bar": self.bar, "is_as_launched": self.is_as_launched}
 
 
 def judge_claims(rows: Sequence[CellRow], runs: Mapping[str, Run], given: Published) -> list[Judgement]:
@@ -92,7 +121,9 @@ def judge_claims(rows: Sequence[CellRow], runs: Mapping[str, Run], given: Publis
         ConfigError: a claim names a measure or a condition that there is not.
     """
     by_id = {(row.run_id, row.cell_id): row for row in rows}
-    return [_judge(claim, rows, runs, by_id, given) for claim in given.claims]
+    apart = names_apart(runs)
+    names = {run_id: ", ".join(filter(None, (run.device_name, apart[run_id]))) for run_id, run in runs.items()}
+    return [_judge(claim, rows, runs, by_id, names, given) for claim in given.claims]
 
 
 def _judge(
@@ -100,202 +131,114 @@ def _judge(
     rows: Sequence[CellRow],
     runs: Mapping[str, Run],
     by_id: Mapping[tuple[str, str], CellRow],
+    names: Mapping[str, str],
     given: Published,
 ) -> Judgement:
     where = f"{Path(published.PATH).name}: {claim.id}"
     check_choice(f"{where}: measure", claim.measure, list(MEASURES))
     for name in claim.obtained_with:
-        check_choice(f"{where}: obtained_with", name, _FIELDS)
-    in_scope = [row for row in rows if not _out_of_scope(claim, row, runs[row.run_id])]
+        check_choice(f"{where}: obtained_with", name, FIELDS)
+    in_scope = [row for row in rows if not _lacking(claim, row, runs[row.run_id])]
     tested = []
     for row in in_scope:
-        twin = by_id.get((row.run_id, row.twin_id or ""))
-        value = MEASURES[claim.measure](row, runs[row.run_id], twin)
+        run, twin = runs[row.run_id], by_id.get((row.run_id, row.twin_id or ""))
+        value = MEASURES[claim.measure](row, run, twin)
         if value is not None:
-            tested.append(_Tested(row, runs[row.run_id], twin, value))
-    reached, missed = ([one for one in tested if claim.is_reached_by(one.value) == holds] for holds in (True, False))
-    verdict, why = _verdict(claim, tested, reached)
+            tested.append(ValuedRow(row, run, names[row.run_id], twin, value))
+    reading = given.readings[claim.reading]
+    reached, missed = (
+        [one for one in tested if claim.is_reached_by(one.value, reading.tolerance) == holds] for holds in (True, False)
+    )
+    counts = _counts(claim, reading, tested, reached)
+    verdict, why = _verdict(counts)
+    ordered = sorted(tested, key=lambda one: one.value)
     return Judgement(
         claim=claim,
+        reading=reading,
         verdict=verdict,
-        why=why or ("" if tested else _why_untested(claim, rows, in_scope, runs)),
-        num_tested=len(tested),
-        num_reached=len(reached),
-        values=(min(one.value for one in tested), max(one.value for one in tested)) if tested else None,
-        about=tuple(dict.fromkeys(f"{one.row.cell.model} on {one.run.device_name}" for one in tested)),
-        is_as_launched=bool(tested) and all(_is_released(one.run) and one.run.is_trained for one in tested),
-        differences=tuple(_differences(reached, missed)),
+        why=why if tested else _why_untested(claim, rows, in_scope, runs),
+        rows=counts,
+        lowest=_extreme(ordered[0]) if ordered else None,
+        highest=_extreme(ordered[-1]) if ordered else None,
+        subjects=_subjects(tested),
+        roofs=tuple(sorted({one.row.floor_roof for one in tested if one.row.floor_roof})),
+        simulated=dict(Counter(drawn for one in tested for drawn in one.row.cell.drawn)),
+        unmet=unmet_by(claim.obtained_with, tested),
+        differences=tuple(differences(reached, missed)),
         allowed=ALLOWED[claim.measure](claim, given),
     )
 
 
-def _verdict(claim: Claim, tested: Sequence[_Tested], reached: Sequence[_Tested]) -> tuple[str, str]:
+def _verdict(rows: Counts) -> tuple[str, str]:
     """The rule, and why it says nothing where rows were measured under other conditions only."""
-    if not tested:
-        return NOT_TESTED, ""
-    if reached:
-        is_whole = len(reached) == len(tested) and any(_as_obtained(claim, one.row) for one in reached)
+    if rows.reached:
+        is_whole = rows.reached == rows.tested and rows.as_obtained_reached
         return (REPRODUCED if is_whole else ONLY_IF), ""
-    if any(_as_obtained(claim, one.row) for one in tested):
+    if rows.as_obtained:
         return CONTRADICTED, ""
-    wanted = ", ".join(f"{name} {' or '.join(map(str, values))}" for name, values in claim.obtained_with.items())
-    return NOT_TESTED, f"it was obtained with {wanted}, and no row here was; those that are here do not reach it"
+    return NOT_TESTED, "no row here was obtained as the claim was, and those that are here do not reach it"
 
 
-def _as_obtained(claim: Claim, row: CellRow) -> bool:
-    return all(getattr(row.cell, name) in values for name, values in claim.obtained_with.items())
+def _counts(claim: Claim, reading: Reading, tested: Sequence[ValuedRow], reached: Sequence[ValuedRow]) -> Counts:
+    bar, wanted = claim.bar(reading.tolerance), claim.obtained_with
+    intervals = [one.row.metrics[claim.measure] for one in tested if claim.measure in one.row.metrics]
+    return Counts(
+        tested=len(tested),
+        reached=len(reached),
+        by_tolerance=sum(not claim.is_reached_by(one.value) for one in reached),
+        worse_answers=sum(one.quality == LESS for one in reached),
+        unclear=sum(one.low < bar < one.high for one in intervals),
+        as_obtained=sum(one.meets(wanted, wanted) for one in tested),
+        as_obtained_reached=sum(one.meets(wanted, wanted) for one in reached),
+    )
 
 
-def _out_of_scope(claim: Claim, row: CellRow, run: Run) -> str:
-    """What the row lacks to test the claim; empty where it lacks nothing."""
-    if row.cell.backend == "fake":
-        return "a backend that computes something"
-    if claim.device and row.cell.device != claim.device:
-        return f"a run on {devices()[claim.device].display_name if claim.device in devices() else claim.device}"
-    if claim.is_released_shape and not _is_released(run):
-        return "a model of the released shape"
-    if claim.decoding and row.cell.decoding != claim.decoding:
-        return f"{claim.decoding.replace('_', ' ')} cells"
-    if claim.batch_size is not None and row.cell.batch_size != claim.batch_size:
-        return f"batch {claim.batch_size}"
-    return ""
+def _extreme(one: ValuedRow) -> Extreme:
+    return Extreme(value=one.value, run_id=one.row.run_id, run=one.run_name, cell=one.row.cell)
+
+
+def _subjects(tested: Sequence[ValuedRow]) -> tuple[Subject, ...]:
+    counts = Counter((one.row.run_id, one.run_name, one.row.cell.model) for one in tested)
+    runs = {one.row.run_id: one.run for one in tested}
+    return tuple(
+        Subject(
+            run_id=run_id,
+            run=name,
+            device=runs[run_id].device_name,
+            model=model,
+            num_rows=count,
+            is_released_shape=_is_released(runs[run_id]),
+            is_trained=runs[run_id].is_trained,
+        )
+        for (run_id, name, model), count in counts.items()
+    )
+
+
+def _lacking(claim: Claim, row: CellRow, run: Run) -> list[str]:
+    """What the row would have to be of to test the claim and is not."""
+    device = devices()[claim.device].display_name if claim.device in devices() else claim.device
+    wanted = (
+        (row.cell.backend != "fake", "a backend that computes something"),
+        (claim.device in ("", row.cell.device), f"a run on {device}"),
+        (not claim.is_released_shape or _is_released(run), "a model of the released shape"),
+        (claim.decoding in ("", row.cell.decoding), f"{claim.decoding.replace('_', ' ')} cells"),
+        (claim.batch_size in (None, row.cell.batch_size), f"batch {claim.batch_size}"),
+    )
+    return [what for is_there, what in wanted if not is_there]
 
 
 def _why_untested(claim: Claim, rows: Sequence[CellRow], in_scope: Sequence[CellRow], runs: Mapping[str, Run]) -> str:
+    """What the nearest rows lack."""
     if in_scope:
-        metric = _NEEDS.get(claim.measure, claim.measure)
-        return next(
-            filter(None, (row.missing.get(metric) for row in in_scope)), "its rows have nothing to measure it by"
-        )
-    lacking = list(dict.fromkeys(_out_of_scope(claim, row, runs[row.run_id]) for row in rows))
+        reasons = Counter(why_not_measured(claim.measure, row) for row in in_scope)
+        return f"no row that could test it has its measure: {reasons.most_common(1)[0][0]}"
+    if not rows:
+        return "no cell is planned"
+    lacking = min((_lacking(claim, row, runs[row.run_id]) for row in rows), key=len)
     unknown = [dtype for dtype in claim.obtained_with.get("weight_dtype", ()) if dtype not in DTYPE_BYTES]
     beyond = f", and no backend here computes in {' or '.join(map(str, unknown))} yet" if unknown else ""
-    return f"it needs {' and '.join(lacking)}{beyond}" if lacking else "no cell is planned"
-
-
-def _differences(reached: Sequence[_Tested], missed: Sequence[_Tested]) -> list[Difference]:
-    """Conditions that tell the two apart, those that do it alone first; none where one of the two is empty."""
-    if not reached or not missed:
-        return []
-    found = []
-    for name in (QUALITY, *_FIELDS):
-        ours, theirs = (_values(name, some) for some in (reached, missed))
-        if set(ours) != set(theirs):
-            found.append(Difference(name=name, reached=ours, missed=theirs))
-    return sorted(found, key=lambda one: not one.decides)
-
-
-def _values(name: str, some: Sequence[_Tested]) -> tuple[Any, ...]:
-    values = (_quality(one) if name == QUALITY else getattr(one.row.cell, name) for one in some)
-    return tuple(sorted({value for value in values if value is not None}, key=lambda value: (str(type(value)), value)))
-
-
-def _quality(one: _Tested) -> str | None:
-    """How right its answers are beside its twin's; None of the twin itself."""
-    if one.row.is_autoregressive:
-        return None
-    ours, theirs = one.row.value("exact_match"), one.twin.value("exact_match") if one.twin else None
-    return NOT_GRADED if ours is None or theirs is None else NO_LESS if ours >= theirs else LESS
+    return f"it needs {' and '.join(lacking)}{beyond}"
 
 
 def _is_released(run: Run) -> bool:
     return run.shape == formats.released_shape()
-
-
-# What a claim can be measured by: of a row, its run and its twin.
-_Measure = Callable[[CellRow, Run, CellRow | None], float | None]
-
-
-def _metric(name: str) -> _Measure:
-    return lambda row, run, twin: row.value(name)
-
-
-def _canvas_gain(row: CellRow, run: Run, twin: CellRow | None) -> float | None:
-    """Positions of a canvas x the time of a decoded token / the time of a step."""
-    ours, theirs = row.value("step_s"), None if twin is None else twin.value("step_s")
-    return None if ours is None or theirs is None else (row.cell.block_length or 1) * theirs / ours
-
-
-def _parameters_read(row: CellRow, run: Run, twin: CellRow | None) -> float | None:
-    return None if row.experts is None or run.shape is None else formats.parameters_read(run.shape, row.experts.mean)
-
-
-def _over_token(row: CellRow, run: Run, twin: CellRow | None) -> float | None:
-    read = _parameters_read(row, run, twin)
-    return None if read is None or run.shape is None else read / formats.parameters_read(run.shape)
-
-
-MEASURES: dict[str, _Measure] = {
-    "useful_tok_s": _metric("useful_tok_s"),
-    "speedup_vs_ar": _metric("speedup_vs_ar"),
-    "peak_device_bytes": _metric("peak_device_bytes"),
-    "computing_over_moving": _metric("computing_over_moving"),
-    "canvas_gain": _canvas_gain,
-    "parameters_read": _parameters_read,
-    "parameters_over_token": _over_token,
-}
-BY_FORMULA = ("computing_over_moving",)  # of the rows' passes, shape and roofs: no clock has a say
-_NEEDS = {"canvas_gain": "step_s", "parameters_read": "distinct_experts", "parameters_over_token": "distinct_experts"}
-
-
-# What the floors allow, or a formula says, of the released shape: on the claim's device, in its format.
-def _speeds(claim: Claim, given: Published, decoding: str = BLOCK_DIFFUSION) -> dict[int, float]:
-    device = devices()[claim.allowed_on]
-    form, shape = given.formats[claim.format], formats.released_shape()
-    return {n: prediction.tok_s_at_floor(shape, form, device, decoding, num_steps=n) for n in _STEPS}
-
-
-def _speeds_allowed(claim: Claim, given: Published) -> dict[str, float]:
-    return {f"{steps} steps": speed for steps, speed in _speeds(claim, given).items()}
-
-
-def _speedups_allowed(claim: Claim, given: Published) -> dict[str, float]:
-    twins = _speeds(claim, given, AUTOREGRESSIVE)
-    return {f"{steps} steps": speed / twins[steps] for steps, speed in _speeds(claim, given).items()}
-
-
-def _passes(claim: Claim, given: Published) -> tuple[floor.Phase, floor.Phase, floor.Roofs]:
-    """A denoise step, a decode pass, and the roofs that they have."""
-    device, form = devices()[claim.allowed_on], given.formats[claim.format]
-    shape = formats.released_shape()
-    step = prediction.phases(shape, form, device, BLOCK_DIFFUSION)["denoise"]
-    decode = prediction.phases(shape, form, device, AUTOREGRESSIVE)["decode"]
-    return step, decode, form.roofs_of(device)
-
-
-def _gain_allowed(claim: Claim, given: Published) -> dict[str, float]:
-    step, decode, _ = _passes(claim, given)
-    canvas = formats.released_shape().canvas_length or 1
-    return {"at the floors": canvas * (decode.floor_s or 0.0) / decode.count / (step.floor_s or 1.0)}
-
-
-def _bound_allowed(claim: Claim, given: Published) -> dict[str, float]:
-    step, _, roofs = _passes(claim, given)
-    moving, computing = floor.moving_and_computing_s([step], roofs)
-    return {"by formula": computing / moving}
-
-
-def _memory_allowed(claim: Claim, given: Published) -> dict[str, float]:
-    shape = formats.released_shape()
-    return {f"weights in {name}": given.formats[name].bytes_of(shape, 1, 0) for name in ("nvfp4", "fp8", "bf16")}
-
-
-def _parameters_allowed(claim: Claim, given: Published) -> dict[str, float]:
-    return {"one token": formats.parameters_read(formats.released_shape())}
-
-
-def _share_allowed(claim: Claim, given: Published) -> dict[str, float]:
-    shape = formats.released_shape()
-    canvas = formats.expected_experts(shape, shape.canvas_length or 1)
-    return {"a decoded token": 1.0, "a step": formats.parameters_read(shape, canvas) / formats.parameters_read(shape)}
-
-
-ALLOWED: dict[str, Callable[[Claim, Published], dict[str, float]]] = {
-    "useful_tok_s": _speeds_allowed,
-    "speedup_vs_ar": _speedups_allowed,
-    "peak_device_bytes": _memory_allowed,
-    "computing_over_moving": _bound_allowed,
-    "canvas_gain": _gain_allowed,
-    "parameters_read": _parameters_allowed,
-    "parameters_over_token": _share_allowed,
-}

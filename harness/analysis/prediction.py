@@ -76,6 +76,7 @@ class Efficiency:
     low: float
     high: float
     count: int
+    num_runs: int = 0  # that its rows are of; 0 of published figures
     by_device: Mapping[str, float]  # device -> median share
     errors: Mapping[str, float]
 
@@ -215,12 +216,16 @@ def _format_for(device: DeviceConfig, shape: Shape, formats: Mapping[str, Weight
 def _of_rows(rows: Sequence[CellRow], runs: Mapping[str, Run], shape: Shape) -> dict[str, Efficiency]:
     """From measured rows of the shape; a made-up time has no efficiency."""
     shares: dict[str, dict[str, list[float]]] = {}
+    run_ids: dict[str, set[str]] = {}
     for row in rows:
         share = row.value("floor_share")
         run = runs[row.run_id]
         if share is not None and run.shape == shape and row.cell.backend != "fake":
             shares.setdefault(row.cell.decoding, {}).setdefault(run.device_name, []).append(share)
-    return {decoding: _efficiency(decoding, MEASURED, found) for decoding, found in shares.items()}
+            run_ids.setdefault(row.cell.decoding, set()).add(row.run_id)
+    return {
+        decoding: _efficiency(decoding, MEASURED, found, len(run_ids[decoding])) for decoding, found in shares.items()
+    }
 
 
 def _of_figures(published: Published) -> dict[str, Efficiency]:
@@ -231,7 +236,7 @@ def _of_figures(published: Published) -> dict[str, Efficiency]:
     return {decoding: _efficiency(decoding, PUBLISHED, found) for decoding, found in shares.items()}
 
 
-def _efficiency(decoding: str, source: str, shares: Mapping[str, Sequence[float]]) -> Efficiency:
+def _efficiency(decoding: str, source: str, shares: Mapping[str, Sequence[float]], num_runs: int = 0) -> Efficiency:
     by_device = {device: median(found) for device, found in shares.items()}
     flat = [share for found in shares.values() for share in found]
     return Efficiency(
@@ -241,6 +246,7 @@ def _efficiency(decoding: str, source: str, shares: Mapping[str, Sequence[float]
         low=min(flat),
         high=max(flat),
         count=len(flat),
+        num_runs=num_runs,
         by_device=by_device,
         errors={
             device: median(others) / own - 1

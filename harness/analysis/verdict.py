@@ -118,7 +118,7 @@ class RuleVerdict:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
         sign = {State.REGRESSED: 1, State.ACCEPTED: 1, State.IMPROVED: -1}.get(self.state, 0)
         if sign * (self.worsening or 0.0) < 0:
-            raise ValueError(f"state is {self.state}, and ratio {self.ratio:g} with {self.better} better")
+            raise ValueError(f"state is {self.state}, and head is worse by {self.worsening:+.1%}")
 
     @property
     def worsening(self) -> float | None:

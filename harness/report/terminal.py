@@ -29,7 +29,7 @@ def result_text(analysis: Analysis) -> str:
             break
         lines += table
         room -= len(table)
-    told = [short(plain(line), 160) for line in claims.lines(judgements)]
+    told = [short(plain(line), 200) for line in claims.lines(judgements)]
     lines += ["", *told] if told and len(told) < room else []
     return "\n".join([*lines, *tail][:MOST_LINES]) + "\n"
 

@@ -54,6 +54,15 @@ class PublishedFigure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How words such as "about" before a claim's number are read."""
+
+    name: str
+    tolerance: float  # the share of the number by which a row may miss it and still reach it; 0 is none
+    meaning: str  # why so much
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """A sentence of the launch texts, and what would show it: a measure of rows that reaches a number.
 
@@ -64,12 +73,13 @@ class Claim:
 
     id: str
     claim: str
-    measure: str  # a name in harness/analysis/claims.py
+    measure: str  # a name in harness/analysis/claim_measures.py
     meaning: str  # of the measure, in words
     unit: str
     who: Literal["vendor", "framework", "independent"]
     source: str
     conditions: str  # how it was obtained
+    reading: str  # a key of `readings`
     date: str = UNKNOWN
     at_least: float | None = None
     at_most: float | None = None
@@ -86,13 +96,25 @@ class Claim:
         """The device of its floors; "" where it has none."""
         return self.device or self.device_hint
 
-    def is_reached_by(self, value: float) -> bool:
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+    @property
+    def number(self) -> float:
+        """What the claim prints, in its unit."""
+        return (self.at_least if self.at_least is not None else self.at_most) or 0.0
+
+    def is_reached_by(self, value: float, tolerance: float = 0.0) -> bool:
+        """tolerance: of its reading."""
+        bar = self.bar(tolerance)
+        return value >= bar if self.at_least is not None else value <= bar
+
+    def bar(self, tolerance: float) -> float:
+        """The number less the tolerance, or with it where rows are to stay below."""
+        return self.number * (1 - tolerance if self.at_least is not None else 1 + tolerance)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
     formats: dict[str, WeightFormat]
+    readings: dict[str, Reading]
     figures: tuple[PublishedFigure, ...]
     claims: tuple[Claim, ...]
 
@@ -114,20 +136,15 @@ def read_published(path: Path) -> Published:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: cannot be read: {what}") from None
-    wanted = ("published_schema", "formats", "figures", "claims")
+    wanted = ("published_schema", "formats", "figures", "readings", "claims")
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: is no mapping; expected {', '.join(wanted)}")
     for key in given:
         check_choice(f"{path}", str(key), wanted)
     if given.get("published_schema") != PUBLISHED_SCHEMA:
         raise ConfigError(f"{path}: published_schema is {given.get('published_schema')!r}, expected {PUBLISHED_SCHEMA}")
-    named = given.get("formats")
-    if not isinstance(named, dict):
-        raise ConfigError(f"{path}: formats is no mapping of names")
-    formats = {
-        str(name): _made(WeightFormat, f"{path}: formats.{name}", {"name": str(name), **_mapping(path, name, entry)})
-        for name, entry in named.items()
-    }
+    formats = _named(WeightFormat, path, "formats", given)
+    readings = _named(Reading, path, "readings", given)
     figures = _list(PublishedFigure, path, "figures", given)
     claims = _list(Claim, path, "claims", given)
     for name, form in [*((one.id, one.format) for one in figures), *((one.id, one.format) for one in claims)]:
@@ -138,16 +155,30 @@ def read_published(path: Path) -> Published:
             number = getattr(figure, name)
             if number is not None and not number > 0:
                 raise ConfigError(f"{path}: {figure.id}: {name} is {number}, expected above 0")
+    for name, one in readings.items():
+        if not 0 <= one.tolerance < 1:
+            raise ConfigError(f"{path}: readings.{name}: tolerance is {one.tolerance}, expected 0 or more, and below 1")
     for claim in claims:
+        check_choice(f"{path}: {claim.id}: reading", claim.reading, list(readings))
         if (claim.at_least is None) == (claim.at_most is None):
             raise ConfigError(f"{path}: {claim.id}: expected either at_least or at_most")
-    return Published(formats=formats, figures=figures, claims=claims)
+    return Published(formats=formats, readings=readings, figures=figures, claims=claims)
 
 
 def _mapping(path: Path, name: Any, entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise ConfigError(f"{path}: {name}: is no mapping of keys")
     return entry
+
+
+def _named(kind: type[_T], path: Path, key: str, given: dict[str, Any]) -> dict[str, _T]:
+    entries = given.get(key)
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{path}: {key} is no mapping of names")
+    return {
+        str(name): _made(kind, f"{path}: {key}.{name}", {"name": str(name), **_mapping(path, name, entry)})
+        for name, entry in entries.items()
+    }
 
 
 def _list(kind: type[_T], path: Path, key: str, given: dict[str, Any]) -> tuple[_T, ...]:

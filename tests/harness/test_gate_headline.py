@@ -15,7 +15,9 @@ RULE = only(State.REGRESSED).cells[0].rules[0]
 
 def cell(state: State, label: str = "a", **rules: State) -> CellVerdict:
     """rules: test -> what its rule says."""
-    of = tuple(replace(RULE, rule=test, test=test, state=one, ratio=None) for test, one in rules.items())
+    of = tuple(
+        replace(RULE, rule=test, test=test, state=one, ratio=None, base=None, head=None) for test, one in rules.items()
+    )
     return replace(example().cells[0], label=label, cell_id=label, state=state, rules=of)
 
 

@@ -195,5 +195,5 @@ def test_predictions_say_that_they_are_predicted_and_from_which_rows(measured: A
     assert "PREDICTED: diffusiongemma_26b_a4b, 16 steps" in page
     assert "figures published" in page
     own = build_page(measured)
-    assert "rows measured, 2 devices" in own
+    assert "rows of 2 runs measured, 2 devices" in own
     assert "measured here" in own

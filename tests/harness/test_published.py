@@ -223,6 +223,12 @@ def edited(**changes: Any) -> dict[str, Any]:
         (edited(format="fp9"), "nearest valid: fp8"),
         (edited(id=GIVEN["figures"][1]["id"]), "is there twice"),
         ({**GIVEN, "claims": [{**GIVEN["claims"][0], "at_most": 2}]}, "expected either at_least or at_most"),
+        ({**GIVEN, "claims": [{**GIVEN["claims"][0], "reading": "abuot"}]}, "reading: .*nearest valid: about"),
+        (
+            {**GIVEN, "readings": {"about": {"tolerance": 1, "meaning": "?"}}},
+            "readings.about: tolerance is 1",
+        ),
+        ({**GIVEN, "readings": []}, "readings is no mapping of names"),
     ],
 )
 def test_a_file_that_is_not_what_it_should_be_is_refused_with_its_place(

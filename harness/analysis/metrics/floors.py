@@ -47,15 +47,16 @@ def mfu(round: Round, floors: Floors) -> float:
 
 @metric(unit="x", better="higher", kind="counter", scope="floor")
 def computing_over_moving(round: Round, floors: Floors) -> float:
-    """Of a denoise pass: the time that its FLOPs need at the roofs' rates / the time that its bytes need at the roof's
-    bandwidth. Above 1 the pass is bound by arithmetic, below by memory; it is no better to be high or low.
+    """Of a denoise pass, or where decoding is autoregressive of a decode pass: the time that its FLOPs need at the
+    roofs' rates / the time that its bytes need at the roof's bandwidth. Above 1 the pass is bound by arithmetic, below
+    by memory; it is no better to be high or low.
     """
-    denoise = floors.passes.get("denoise")
-    if denoise is None:
-        raise Missing("no denoise pass")
-    if denoise.moving_s is None or denoise.computing_s is None:
+    one = floors.passes.get("denoise") or floors.passes.get("decode")
+    if one is None:
+        raise Missing("neither a denoise nor a decode pass")
+    if one.moving_s is None or one.computing_s is None:
         raise Missing("the run's plan is of an earlier version, which does not hold the model's shape")
-    return denoise.computing_s / denoise.moving_s
+    return one.computing_s / one.moving_s
 
 
 @metric(unit="x", better="higher", kind="time", scope="floor_pair")

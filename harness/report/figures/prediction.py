@@ -179,6 +179,7 @@ def _caption(found: Predictions) -> str:
 def _share(one: Efficiency) -> str:
     """What an efficiency is, and from where."""
     rows = counted(one.count, "figure" if one.source == "published" else "row")
+    rows += f" of {one.num_runs} runs" if one.num_runs > 1 else ""
     span = f"{percent(one.low)} to {percent(one.high)}, " if one.count > 1 else ""
     return (
         f"{percent(one.median)} of the floor for {_NAMES[one.decoding]} ({span}{rows} {one.source}, "
