@@ -54,7 +54,7 @@ class Analysis:
     @property
     def predictions(self) -> Predictions:
         """Both decoders on every device file with roofs."""
-        return predict(self.rows, self.runs, load_published())
+        return predict(self.rows, self.runs, load_published(), self.published)
 
     @property
     def published(self) -> list[Judged]:

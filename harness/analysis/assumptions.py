@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +21,8 @@ from harness.spec import draws, floor
 from harness.spec.config import DeviceConfig
 from harness.spec.floor import Phase, Shape
 
-# Routing -> how its cells differ.
-ROUTINGS: dict[str, dict[str, Any]] = {
-    "uniform": {"routing": "uniform"},
-    "zipf 0.5": {"routing": "zipf", "options": {draws.EXPONENT_OPTION: 0.5}},
-    "zipf 1": {"routing": "zipf", "options": {draws.EXPONENT_OPTION: 1.0}},
-}
+UNIFORM = draws.UNIFORM
+EXPONENTS = {UNIFORM: 0.0, "zipf 0.5": 0.5, "zipf 1": 1.0}  # routing -> of the weight r^-exponent of the r-th expert
 
 Points = list[tuple[int, float]]  # (batch, speed-up at the floors, or a share)
 
@@ -58,16 +53,16 @@ def assumptions_of(run: Run, cell: Cell, batch_sizes: Sequence[int]) -> Assumpti
         raise Missing("the run's plan is of an earlier version, which does not hold the model's shape")
     device, roof = _device(run, cell)
     cap = max(cell.num_steps or 1, run.shape.generation.max_denoising_steps)
-    options = {draws.STEPS_OPTION: "diffusiongemma_evals", **cell.options}
+    options = {draws.STEPS_OPTION: draws.PUBLISHED_STEPS, **cell.options}
     plain = replace(cell, stopping="fixed", routing="uniform", options=options)
     predicted = _Floors(run.shape, device)
     steps = draws.steps_of(plain)
     found: dict[str, Points] = {name: [] for name in ("fixed", "replayed", "compacted", "stragglers", "saved")}
-    routings: dict[str, Points] = {name: [] for name in ROUTINGS}
+    routings: dict[str, Points] = {name: [] for name in EXPONENTS}
     for batch_size in batch_sizes:
         one = replace(plain, batch_size=batch_size)
-        for name, changes in ROUTINGS.items():
-            routed = replace(one, **{**changes, "options": {**options, **changes.get("options", {})}})
+        for name, exponent in EXPONENTS.items():
+            routed = replace(one, routing="zipf", options={**options, draws.EXPONENT_OPTION: exponent})
             routings[name].append((batch_size, predicted.twin_s(routed) / predicted.static_s(routed)))
         longest = predicted.static_s(replace(one, stopping=REPLAY, num_steps=cap))
         compacted = predicted.compacted_s(one, steps.still_active(cap))

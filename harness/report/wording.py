@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.analysis.crossover_range import CrossoverRange
 from harness.analysis.summary import OVER_LAUNCHES, OVER_PROMPTS, Summary
 from harness.records.types import Cell
 
@@ -57,6 +59,18 @@ def percent(share: float) -> str:
 def batch(value: float) -> str:
     """A batch size, which an interpolated one need not be a whole number of."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def up_to(place: float, batches: tuple[int, int]) -> str:
+    """A batch up to which diffusion leads, by CrossoverRange: one of the batches that were looked at, or outside."""
+    smallest, largest = batches
+    return f"under {smallest}" if place == 0 else f"over {largest}" if place == math.inf else batch(place)
+
+
+def crossover_range(found: CrossoverRange) -> str:
+    """12 to over 128."""
+    ends = dict.fromkeys(up_to(place, found.batches) for place in (found.low, found.high))
+    return " to ".join(ends)
 
 
 def listed(items: Sequence[object]) -> str:

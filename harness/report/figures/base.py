@@ -18,7 +18,7 @@ from harness.report import svg
 from harness.report.slices import Slice, conditions
 
 ROUNDS, PROMPTS = "bands: smallest to largest round", "bars and bands: 95 % intervals over prompts"
-_CAPTION_CHARACTERS = 148
+_CAPTION_CHARACTERS, _CAPTION_LINES = 148, 5
 _CAPTION_LINE_IN = 0.165
 
 
@@ -85,7 +85,7 @@ def drawing_with_caption(part: Slice, height_in: float, bands: str = ROUNDS) -> 
 
 def captioned(caption: str, height_in: float) -> tuple[Drawing, float]:
     """An empty figure with a text at its foot, and the share of its height that it takes."""
-    lines = textwrap.wrap(caption, _CAPTION_CHARACTERS)[:4]
+    lines = textwrap.wrap(caption, _CAPTION_CHARACTERS, max_lines=_CAPTION_LINES, placeholder=" ...")
     height_in += _CAPTION_LINE_IN * len(lines)
     drawing = svg.figure(height_in)
     text = "\n".join(lines)
