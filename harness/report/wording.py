@@ -15,6 +15,7 @@ BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE_NAME = "block diffusion", "autoregressive d
 BASELINE = "over plain autoregressive decoding (no speculation)"  # what every speed-up is a speed-up over
 # Below this a lead reads better in per cent: "4 % faster", not "1.04x faster".
 _PERCENT_BELOW = 1.1
+_LEAST_SHARE = 1e-9  # below it, arithmetic cannot tell a share from none
 
 
 def plain(text: str) -> str:
@@ -53,6 +54,8 @@ def ratio(value: float) -> str:
 
 
 def percent(share: float) -> str:
+    if abs(share) < _LEAST_SHARE:
+        return "0 %"
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 
 

@@ -14,8 +14,8 @@ from harness.analysis.efficiency import MEASURED
 from harness.analysis.prediction import DevicePrediction, Predictions
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
 from harness.report import svg
-from harness.report.figures.base import Figure, NotDrawn, captioned, thousands
-from harness.report.figures.prediction_words import NAMES, answer, caption, short_name, table
+from harness.report.figures.base import Figure, NotDrawn, captioned, range_bar, thousands
+from harness.report.figures.prediction_words import answer, caption, short_name, table
 
 QUESTION = "What would other GPUs do?"
 _MOST_PANELS, _PANELS_A_ROW = 6, 3
@@ -28,7 +28,6 @@ _STYLES: dict[str, tuple[str, Literal["-", "--"], str]] = {
 }
 _PUBLISHED_MARKER = "D"  # predicted curves have no markers at all
 _SIZE_ALIKE, _SIZE_OTHER = 5.5, 4.0
-_BAR_Y = 0.035  # of the crossover's range, as a share of the panel's height
 
 
 def prediction(analysis: Analysis, name: str) -> Figure:
@@ -38,6 +37,7 @@ def prediction(analysis: Analysis, name: str) -> Figure:
         raise NotDrawn("no device file has roofs")
     shown = _chosen(found, analysis)
     panel_rows = -(-len(shown) // _PANELS_A_ROW)
+    speeds = _speeds(found, shown)
     with svg.style():
         drawing, foot = captioned(caption(found), panel_rows * _PANEL_IN + _LEGEND_IN)
         height_in = drawing.get_size_inches()[1]
@@ -45,7 +45,7 @@ def prediction(analysis: Analysis, name: str) -> Figure:
             column, line = i % _PANELS_A_ROW, i // _PANELS_A_ROW
             bottom = foot + ((panel_rows - 1 - line) * _PANEL_IN + 0.42) / height_in
             axes = drawing.add_axes((0.07 + column * 0.315, bottom, 0.285, (_PANEL_IN - 0.62) / height_in))
-            _scales(axes, shown, has_labels=column == 0, is_last=i + _PANELS_A_ROW >= len(shown))
+            _scales(axes, speeds, has_labels=column == 0, is_last=i + _PANELS_A_ROW >= len(shown))
             _panel(axes, one, found)
         drawing.legend(handles=_legend(found, shown), loc="upper left", ncols=4, frameon=False, fontsize=8.5)
         said = answer(found)
@@ -76,7 +76,7 @@ def _panel(axes: Axes, one: DevicePrediction, found: Predictions) -> None:
         axes.plot(point.batch_size, point.tok_s, color=_STYLES[point.decoding][0], **marker)
     for crossing in one.crossings(found.advantage or 1.0):
         axes.axvline(crossing, color=svg.INK, linestyle=":", linewidth=1.0)
-    _bar(axes, one, found.advantage or 1.0)
+    range_bar(axes, one.crossover_range(found.advantage or 1.0))
     title = f"{short_name(one)}, {one.form.name}" + ("" if one.fits else " (does not fit)")
     axes.set_title(title, fontsize=9, loc="left", pad=3)
 
@@ -89,25 +89,18 @@ def _marker(source: str, marker: str, *, is_alike: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bar(axes: Axes, one: DevicePrediction, advantage: float) -> None:
-    """From the first to the last batch at which diffusion may lose its lead; an arrow where that lies outside."""
-    span = one.crossover_range(advantage)
-    smallest, largest = span.batches
-    low, high = (min(max(place, smallest), largest) for place in (span.low, span.high))
-    at_foot = axes.get_xaxis_transform()
-    axes.plot([low, high], [_BAR_Y, _BAR_Y], color=svg.MUTED, linewidth=3, solid_capstyle="butt", transform=at_foot)
-    for end, marker, is_outside in ((low, "<", span.low < smallest), (high, ">", span.high > largest)):
-        if is_outside:
-            axes.plot(end, _BAR_Y, marker, color=svg.MUTED, markersize=5, transform=at_foot)
+def _speeds(found: Predictions, shown: Sequence[DevicePrediction]) -> list[float]:
+    """What the panels show, but for the shares' bands."""
+    floors = [floor for one in shown for points in one.floors.values() for _, floor in points]
+    return [min(floors) / 4, *floors, *(p.tok_s for one in shown for p in found.points.get(one.device.name, ()))]
 
 
-def _scales(axes: Axes, shown: Sequence[DevicePrediction], *, has_labels: bool, is_last: bool) -> None:
+def _scales(axes: Axes, speeds: Sequence[float], *, has_labels: bool, is_last: bool) -> None:
     """The same in every panel, so that heights can be compared across them."""
-    values = [floor for one in shown for points in one.floors.values() for _, floor in points]
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlim(0.8, 640)
-    axes.set_ylim(min(values) / 6, max(values) * 1.5)
+    axes.set_ylim(min(speeds) / 1.8, max(speeds) * 1.5)
     axes.xaxis.set_major_locator(FixedLocator([1, 16, 256]))
     axes.yaxis.set_major_locator(LogLocator(base=10))
     for axis in (axes.xaxis, axes.yaxis):
@@ -122,14 +115,14 @@ def _scales(axes: Axes, shown: Sequence[DevicePrediction], *, has_labels: bool, 
 
 def _legend(found: Predictions, shown: Sequence[DevicePrediction]) -> list[Line2D]:
     handles = [
-        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=f"{NAMES[decoding]}, predicted")
+        Line2D([], [], color=colour, linestyle=line, linewidth=2, label=f"{decoding.replace('_', ' ')}, predicted")
         for decoding, (colour, line, _) in _STYLES.items()
     ]
     handles.append(Line2D([], [], color=svg.MUTED, linewidth=1, label="thin: floor"))
-    handles.append(Line2D([], [], color=svg.MUTED, linewidth=3, label="range of the crossover"))
+    handles.append(Line2D([], [], color=svg.MUTED, linewidth=3, label="crossover's range"))
     drawn = [point for one in shown for point in found.points.get(one.device.name, ())]
     for source, is_alike in sorted({(point.source, not point.differs) for point in drawn}):
-        label = source + ("" if is_alike else ", other conditions (table)")
+        label = source + ("" if is_alike else ", otherwise (table)")
         handles.append(Line2D([], [], color=svg.INK, label=label, **_marker(source, "o", is_alike=is_alike)))
     return handles
 
