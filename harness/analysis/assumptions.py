@@ -21,7 +21,7 @@ from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
 from harness.records.types import REPLAY, Cell
 from harness.spec import draws, floor
-from harness.spec.config import DeviceConfig
+from harness.spec.config import ConfigError, DeviceConfig
 from harness.spec.floor import Phase, Shape
 
 UNIFORM = draws.UNIFORM
@@ -110,7 +110,7 @@ def assumptions_of(
     """Around a block-diffusion cell of the run.
 
     Raises:
-        Missing: no roofs in the cell's dtypes are known, or the plan holds no shape.
+        Missing: no roofs in the cell's dtypes are known, the plan holds no shape, or steps are drawn from no file.
     """
     if run.shape is None:
         raise Missing("the run's plan is of an earlier version, which does not hold the model's shape")
@@ -119,7 +119,10 @@ def assumptions_of(
     options = {draws.STEPS_OPTION: draws.PUBLISHED_STEPS, **cell.options}
     plain = replace(cell, stopping="fixed", routing="uniform", options=options)
     predicted = _Floors(run.shape, device)
-    steps = draws.steps_of(plain)
+    try:
+        steps = draws.steps_of(plain)
+    except ConfigError as error:  # the file that steps were drawn from is not here any more
+        raise Missing(str(error).splitlines()[0]) from None
     found: dict[str, Points] = {name: [] for name in ("fixed", "replayed", "compacted", "stragglers", "saved")}
     routings: dict[str, Points] = {name: [] for name in EXPONENTS}
     for batch_size in batch_sizes:

@@ -9,7 +9,7 @@ from harness.analysis.published import Judged
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell
-from harness.spec.floor import Shape, widths_of
+from harness.spec.floor import Shape, unknown_dtypes, widths_of
 from harness.spec.formats import WeightFormat
 from harness.spec.published import UNKNOWN, PublishedFigure
 
@@ -72,12 +72,7 @@ def _is_of(row: CellRow, run: Run, curve: Curve) -> bool:
 
 
 def _of_cell(cell: Cell, curve: Curve, *, is_trained: bool) -> list[str]:
-    ours, theirs = curve.form.widths, widths_of(cell)
-    differs = []
-    if (ours.weight, ours.expert, ours.head) != (theirs.weight, theirs.expert, theirs.head):
-        differs.append(f"{cell.weight_dtype} weights and {cell.head_dtype} head")
-    if (ours.activation, ours.kv) != (theirs.activation, theirs.kv):
-        differs.append(f"{cell.activation_dtype} activations")
+    differs = _dtypes(cell, curve.form)
     differs += _lengths(cell.prompt_tokens, cell.output_tokens, curve)
     if cell.eos != "ignore":
         differs.append("answers end by themselves")
@@ -86,6 +81,15 @@ def _of_cell(cell: Cell, curve: Curve, *, is_trained: bool) -> list[str]:
     elif cell.routing not in ("model", "uniform"):
         differs.append(f"{cell.routing} routing")
     return differs
+
+
+def _dtypes(cell: Cell, form: WeightFormat) -> list[str]:
+    weights, others = f"{cell.weight_dtype} weights and {cell.head_dtype} head", f"{cell.activation_dtype} activations"
+    if unknown_dtypes(cell):
+        return [weights, others]
+    ours, theirs = form.widths, widths_of(cell)
+    differs = [weights] if (ours.weight, ours.expert, ours.head) != (theirs.weight, theirs.expert, theirs.head) else []
+    return differs + ([others] if (ours.activation, ours.kv) != (theirs.activation, theirs.kv) else [])
 
 
 def _of_figure(figure: PublishedFigure, curve: Curve) -> list[str]:

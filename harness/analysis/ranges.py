@@ -90,7 +90,7 @@ def _assumption(cell: Cell) -> str:
     options = cell.options
     routing = {
         "model": "the model's routing",
-        "zipf": f"zipf {options.get(draws.EXPONENT_OPTION, 1.0):g} routing",
+        "zipf": f"zipf {options.get(draws.EXPONENT_OPTION, 1.0)} routing",
         REPLAY: f"routing replayed from {options.get(draws.POPULARITY_OPTION)}",
     }.get(cell.routing, f"{cell.routing} routing")
     if cell.stopping == REPLAY:

@@ -185,7 +185,7 @@ def _crossover(headline: Headline, analysis: Analysis) -> Tile:
         return tile
     (ranges,) = ranges_of([headline], analysis.lines, analysis.runs)
     measured = ranges.measured
-    each = [f"with {name}: {up_to(measured.place(name), measured.batches)}" for name in measured.lines]
+    each = [f"with {short(name, 120)}: {up_to(measured.place(name), measured.batches)}" for name in measured.lines]
     if len(each) > 1:
         tile = replace(tile, value=crossover_range(measured), notes=(*each, *tile.notes))
     return replace(tile, notes=(*tile.notes, *_over_assumptions(ranges.predicted, ranges.why_not)))
@@ -211,7 +211,7 @@ def _crossover_of(line: Line | None) -> Tile:
 def _over_assumptions(predicted: Assumptions | None, why_not: str) -> list[str]:
     """The range over routings and published steps that the floors predict around what was measured."""
     if predicted is None:
-        return [f"untrained weights: its range over routings and steps is not known, because {why_not}"]
+        return [f"untrained weights: its range over routings and steps is not known, because {short(why_not, 160)}"]
     if len(predicted.fixed) < 2:
         return []
     at_shares = predicted.range_at_shares

@@ -109,6 +109,12 @@ def test_without_roofs_there_is_nothing_to_predict(tmp_path: Path) -> None:
         assumptions_of(run, run.cells[1].cell, BATCHES)
 
 
+def test_a_histogram_that_is_gone_is_a_reason_and_no_error(run: Run, found: Assumptions) -> None:
+    gone = replace(found.cell, options={**found.cell.options, "replay_steps": "gone.yaml"})
+    with pytest.raises(Missing, match=r"'gone\.yaml' is no file"):
+        assumptions_of(run, gone, BATCHES)
+
+
 def test_what_arithmetic_cannot_tell_from_nothing_is_called_nothing(tmp_path: Path) -> None:
     """A batch of one row waits for nobody: its straggler share is what a sum of 48 numbers is off by."""
     assert (percent(2.2e-16), percent(2.2e-8)) == ("0 %", "2.2e-06 %")

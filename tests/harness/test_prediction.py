@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +20,7 @@ from whole import build_page
 from engine import cost
 from engine.cost import Widths, kv_bytes, weight_bytes
 from harness.analysis.analyse import Analysis, analyse
+from harness.analysis.points import Curve, _of_cell
 from harness.analysis.prediction import BATCHES, STATIC_REPLAY, DevicePrediction, Predictions
 from harness.analysis.run_data import load_run
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell
@@ -256,6 +258,14 @@ def test_points_of_another_format_length_or_clock_are_marked_and_of_other_steps_
     published = {p.tok_s: p.differs for p in points["h100"] if p.source == "published"}
     assert published[1008] == ("1,024 -> 1,024 tokens", "prefill not in the clock")
     assert "steps not stated" in published[763]
+
+
+def test_a_row_in_a_format_of_unknown_size_is_no_point_of_the_curve(unmeasured: Analysis) -> None:
+    form = of(unmeasured.predictions, "h100").form
+    curve = Curve(form, RELEASED, 16, 256, 1024, 256)
+    plain = next(iter(unmeasured.rows)).cell
+    cell = replace(plain, weight_dtype="float3", prompt_tokens=1024, output_tokens=256, routing="uniform")
+    assert _of_cell(cell, curve, is_trained=True)[0] == "float3 weights and bfloat16 head"
 
 
 def test_the_pages_table_has_every_devices_numbers(unmeasured: Analysis, page: str) -> None:

@@ -21,6 +21,7 @@ from harness.report.wording import (
     listed,
     percent,
     ratio,
+    short,
     tok_s,
     up_to,
 )
@@ -178,5 +179,5 @@ def _points(one: DevicePrediction, found: Predictions) -> str:
     told = []
     for source in dict.fromkeys(point.source for point in others):
         differs = [point.differs for point in others if point.source == source]
-        told.append(f"{len(differs)} {source}: {', '.join(dict.fromkeys(chain.from_iterable(differs)))}")
+        told.append(f"{len(differs)} {source}: {short(', '.join(dict.fromkeys(chain.from_iterable(differs))), 400)}")
     return "; ".join(told)
