@@ -15,6 +15,7 @@ from harness.analysis.metrics import METRICS
 from harness.analysis.prediction import Predictions, predict
 from harness.analysis.published import Judged, judge
 from harness.analysis.quality import IsoQuality, Setting, iso_quality_of, settings_of
+from harness.analysis.ranges import Ranges, ranges_of
 from harness.analysis.rows import INCOMPLETE_STATUSES, MISSING, CellRow, rows_of
 from harness.analysis.run_data import Run, SkippedCell
 from harness.analysis.self_check import SelfCheck, self_check_of
@@ -54,7 +55,12 @@ class Analysis:
     @property
     def predictions(self) -> Predictions:
         """Both decoders on every device file with roofs."""
-        return predict(self.rows, self.runs, load_published())
+        return predict(self.rows, self.runs, load_published(), self.published)
+
+    @property
+    def crossover_ranges(self) -> list[Ranges]:
+        """Of every headline with a speed-up: over routings and step counts, measured and predicted."""
+        return ranges_of(self.headlines, self.lines, self.runs)
 
     @property
     def published(self) -> list[Judged]:
@@ -116,6 +122,7 @@ class Analysis:
                 for run_id, s in self.skipped
             ],
             "crossovers": [line.to_json() for line in self.lines],
+            "crossover_ranges": [one.to_json() for one in self.crossover_ranges],
             "settings": [setting.to_json() for setting in self.settings],
             "iso_quality": [one.to_json() for one in self.iso_quality],
             "claims": [one.to_json() for one in self.claims],

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.analysis.rows import CellRow
 from harness.analysis.summary import Summary
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION, Cell, equal_but_for
 
 NONE_IN_SWEEP = "none in the sweep"
+Points = Sequence[tuple[int, float]]  # (batch, speed-up), by growing batch
+
+
+class Passing(NamedTuple):
+    """A speed-up passes 1 at a batch between two of the line's."""
+
+    batch_size: float
+    before: int
+    after: int
+    interpolated: bool
+
+
+def passings_of(points: Points) -> list[Passing]:
+    """Log-log interpolated, but where the speed-up is exactly 1: such a batch has no side, so its neighbours decide."""
+    sided = [(batch, value) for batch, value in points if value != 1]
+    even = [batch for batch, value in points if value == 1]
+    found = []
+    for (before, low), (after, high) in pairwise(sided):
+        if (low > 1) != (high > 1):
+            exact = [batch for batch in even if before < batch < after]
+            share = math.log(low) / (math.log(low) - math.log(high))
+            place = float(exact[0]) if exact else before * (after / before) ** share
+            found.append(Passing(place, before, after, not exact))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +63,16 @@ class Line:
 
     @property
     def crossings(self) -> list[Crossing]:
-        # A batch where the ratio is exactly 1 has no side; the crossing is judged over its neighbours.
-        sided = [(batch, summary) for batch, summary in self.speedups if summary.value != 1]
-        even = {batch for batch, summary in self.speedups if summary.value == 1}
+        known = dict(self.speedups)
         return [
-            _crossing(before, after, even)
-            for before, after in pairwise(sided)
-            if (before[1].value > 1) != (after[1].value > 1)
+            Crossing(
+                batch_size=one.batch_size,
+                between=(one.before, one.after),
+                slower_from_here=BLOCK_DIFFUSION if known[one.before].value > 1 else AUTOREGRESSIVE,
+                interpolated=one.interpolated,
+                is_clear=all(not s.low <= 1 <= s.high for s in (known[one.before], known[one.after])),
+            )
+            for one in passings_of([(batch, summary.value) for batch, summary in self.speedups])
         ]
 
     @property
@@ -89,17 +117,3 @@ def lines_of(rows: list[CellRow]) -> list[Line]:
 def line_key(cell: Cell) -> str:
     """Equal for cells that differ in batch_size alone."""
     return equal_but_for(cell, "batch_size")
-
-
-def _crossing(before: tuple[int, Summary], after: tuple[int, Summary], even: set[int]) -> Crossing:
-    (low_batch, low), (high_batch, high) = before, after
-    exact = sorted(batch for batch in even if low_batch < batch < high_batch)
-    share = math.log(low.value) / (math.log(low.value) - math.log(high.value))
-    interpolated = low_batch * (high_batch / low_batch) ** share
-    return Crossing(
-        batch_size=float(exact[0]) if exact else interpolated,
-        between=(low_batch, high_batch),
-        slower_from_here=BLOCK_DIFFUSION if low.value > 1 else AUTOREGRESSIVE,
-        interpolated=not exact,
-        is_clear=all(not s.low <= 1 <= s.high for s in (low, high)),
-    )

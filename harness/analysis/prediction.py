@@ -1,37 +1,38 @@
 """What both decoders would do on devices that nobody here owns: floors, and floors at an efficiency that was seen.
 
-The floor of a request by the device file's roofs is what a perfect engine needs. Real engines reach a share of it,
-which differs by decoder. The median share and its range come from rows of this page that ran the same shape, or where
-there are none from published figures whose conditions are known. predicted tok/s = tok/s at the floor x share.
+The floor of a request by the device file's roofs is what a perfect engine needs. Real engines reach a share of it that
+differs by decoder (harness/analysis/efficiency.py). predicted tok/s = tok/s at the floor x share.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
-from harness.analysis.published import ASSUMED_STEPS, judge, seconds_of
+from harness.analysis.assumptions import EXPONENTS, UNIFORM
+from harness.analysis.crossover import Points, passings_of
+from harness.analysis.crossover_range import CrossoverRange
+from harness.analysis.efficiency import Efficiency, of_figures, of_rows
+from harness.analysis.points import Curve, Point, points_of
+from harness.analysis.published import ASSUMED_STEPS, Judged, seconds_of
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
+from harness.spec import draws
 from harness.spec.config import DeviceConfig
 from harness.spec.data import devices
 from harness.spec.floor import Phase, Shape
 from harness.spec.formats import RELEASED, WeightFormat, phases_of, released_shape
 from harness.spec.published import Published
 
-BATCHES = tuple(2**i for i in range(10))
+BATCHES: tuple[int, ...] = tuple(2**i for i in range(10))
 PROMPT_TOKENS = 1024
 SMALLEST_FORMAT = "nvfp4"  # where the weights in a device's own format do not fit
 _NATIVE_FORMATS = ("nvfp4", "fp8", "bf16")  # the fastest arithmetic first
-MEASURED, PUBLISHED = "measured", "published"
-
-Points = tuple[tuple[int, float], ...]  # (batch, tok/s at the floor)
+STATIC_REPLAY = f"published steps ({draws.PUBLISHED_STEPS}) in a static batch"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,41 +45,37 @@ class DevicePrediction:
     device: DeviceConfig
     form: WeightFormat
     fits: bool
-    floors: Mapping[str, Points]  # decoding -> tok/s at the floor
+    floors: Mapping[str, Points]  # decoding -> (batch, tok/s at the floor), uniform routing and a fixed number of steps
+    others: Mapping[str, Points]  # other assumption -> (batch, speed-up at the floors)
 
     @property
     def speedups(self) -> Points:
         pairs = zip(self.floors[BLOCK_DIFFUSION], self.floors[AUTOREGRESSIVE], strict=True)
         return tuple((batch, ours / theirs) for (batch, ours), (_, theirs) in pairs)
 
-    def crossings(self, diffusion_share: float = 1.0, autoregressive_share: float = 1.0) -> list[float]:
-        """Batches at which the lead changes when each decoder reaches such a share of its floor."""
-        points = [(batch, ratio * diffusion_share / autoregressive_share) for batch, ratio in self.speedups]
-        return [
-            b0 * (b1 / b0) ** (math.log(y0) / (math.log(y0) - math.log(y1)))
-            for (b0, y0), (b1, y1) in pairwise(points)
-            if (y0 > 1) != (y1 > 1)
-        ]
+    @property
+    def largest(self) -> int:
+        """The batch at which the curves end."""
+        return self.floors[BLOCK_DIFFUSION][-1][0]
+
+    @property
+    def ends_at_memory(self) -> bool:
+        """Whether they end because the next larger batch does not fit, and not because no larger one is evaluated."""
+        return self.largest < BATCHES[-1]
+
+    def crossings(self, advantage: float = 1.0) -> list[float]:
+        """Batches at which the lead changes; advantage: diffusion's share of its floor / autoregressive's of its."""
+        return [one.batch_size for one in passings_of(_times(self.speedups, advantage))]
+
+    def crossover_range(self, advantage: float = 1.0) -> CrossoverRange:
+        """Over the routings and the step counts that were assumed."""
+        lines = {UNIFORM: self.speedups, **self.others}
+        return CrossoverRange(lines={name: _times(points, advantage) for name, points in lines.items()})
 
     def usd_per_million(self, decoding: str) -> float | None:
         """At batch 1 and the floor, by the device file's price of an hour, used without a pause."""
         price = self.device.price_usd_per_hour.value
         return None if price is None else price / 3600 / self.floors[decoding][0][1] * 1e6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Efficiency:
-    """Shares of the floor that engines reached with one decoder. errors: predicted from all other devices / own - 1."""
-
-    decoding: str
-    source: str  # measured | published
-    median: float
-    low: float
-    high: float
-    count: int
-    num_runs: int = 0  # that its rows are of; 0 of published figures
-    by_device: Mapping[str, float]  # device -> median share
-    errors: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +89,15 @@ class Predictions:
     block_length: int
     devices: tuple[DevicePrediction, ...]
     efficiencies: Mapping[str, Efficiency]  # by decoding; only where there is something to learn from
+    above_floor: Mapping[str, int]  # by decoding: rows that are faster than their floor, from which nothing is learnt
+    points: Mapping[str, tuple[Point, ...]]  # by device: what was measured or published beside its curves
+
+    @property
+    def advantage(self) -> float | None:
+        """Diffusion's median share of its floor / autoregressive's; None where one of them is not known."""
+        if len(self.efficiencies) < 2:
+            return None
+        return self.efficiencies[BLOCK_DIFFUSION].median / self.efficiencies[AUTOREGRESSIVE].median
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -101,28 +107,31 @@ class Predictions:
             "block_length": self.block_length,
             "prompt_tokens": PROMPT_TOKENS,
             "output_tokens": self.block_length,
-            "efficiencies": [
-                {name: _plain(getattr(one, name)) for name in Efficiency.__slots__}
-                for one in self.efficiencies.values()
-            ],
-            "devices": [
-                {
-                    "device": one.device.name,
-                    "format": one.form.name,
-                    "fits": one.fits,
-                    "floor_tok_s": {
-                        decoding: [list(point) for point in points] for decoding, points in one.floors.items()
-                    },
-                    "crossings_at_floors": one.crossings(),
-                    "crossings_at_efficiencies": crossings_expected(one, self.efficiencies),
-                    "usd_per_million_at_floor": {decoding: one.usd_per_million(decoding) for decoding in one.floors},
-                }
-                for one in self.devices
-            ],
+            "efficiencies": [one.to_json() for one in self.efficiencies.values()],
+            "rows_above_their_floor": dict(self.above_floor),
+            "devices": [self._device_json(one) for one in self.devices],
+        }
+
+    def _device_json(self, one: DevicePrediction) -> dict[str, Any]:
+        advantage = self.advantage
+        return {
+            "device": one.device.name,
+            "format": one.form.name,
+            "fits": one.fits,
+            "ends_at": "memory" if one.ends_at_memory else "largest batch that is evaluated",
+            "floor_tok_s": {decoding: [list(point) for point in points] for decoding, points in one.floors.items()},
+            "crossings_at_floors": one.crossings(),
+            "crossings_at_efficiencies": None if advantage is None else one.crossings(advantage),
+            "crossover_range_at_floors": one.crossover_range().to_json(),
+            "crossover_range_at_efficiencies": None if advantage is None else one.crossover_range(advantage).to_json(),
+            "usd_per_million_at_floor": {decoding: one.usd_per_million(decoding) for decoding in one.floors},
+            "points": [asdict(point) for point in self.points.get(one.device.name, ())],
         }
 
 
-def predict(rows: Sequence[CellRow], runs: Mapping[str, Run], published: Published) -> Predictions:
+def predict(
+    rows: Sequence[CellRow], runs: Mapping[str, Run], published: Published, judged: Sequence[Judged]
+) -> Predictions:
     """For the shape of the page's first run on a GPU, or the released one where no GPU ran.
 
     A shape without a canvas cannot denoise, so it is not predicted either.
@@ -132,17 +141,25 @@ def predict(rows: Sequence[CellRow], runs: Mapping[str, Run], published: Publish
     )
     shape = released_shape() if own is None or own.shape is None else own.shape
     is_released = shape == released_shape()
-    efficiencies = _of_rows(rows, runs, shape)
+    efficiencies, above_floor = of_rows(rows, runs, shape)
     if is_released:
-        efficiencies = {**_of_figures(published), **efficiencies}
+        efficiencies = {**of_figures(judged), **efficiencies}
+    predicted = predict_devices(shape, tuple(published.formats.items()))
+    block_length = shape.canvas_length or 0
+    curves = {
+        one.device.name: Curve(one.form, shape, ASSUMED_STEPS, block_length, PROMPT_TOKENS, block_length)
+        for one in predicted
+    }
     return Predictions(
         is_released=is_released,
         shape=shape,
         model=RELEASED if own is None or is_released else str(own.plan["model"].get("name", "")),
         num_steps=ASSUMED_STEPS,
-        block_length=shape.canvas_length or 0,
-        devices=predict_devices(shape, tuple(published.formats.items())),
+        block_length=block_length,
+        devices=predicted,
         efficiencies=efficiencies,
+        above_floor=above_floor,
+        points=points_of(curves, rows, runs, judged if is_released else ()),
     )
 
 
@@ -155,9 +172,14 @@ def predict_devices(shape: Shape, formats: tuple[tuple[str, WeightFormat], ...])
 
 
 def phases(
-    shape: Shape, form: WeightFormat, device: DeviceConfig, decoding: str, batch_size: int = 1
+    shape: Shape,
+    form: WeightFormat,
+    device: DeviceConfig,
+    decoding: str,
+    batch_size: int = 1,
+    zipf_exponent: float = 0.0,
 ) -> dict[str, Phase]:
-    """Of the request that all predictions are about."""
+    """Of the request that all predictions are about; zipf_exponent: of the experts' popularity, 0 for all alike."""
     block_length = shape.canvas_length
     return phases_of(
         shape,
@@ -167,6 +189,7 @@ def phases(
         prompt_tokens=PROMPT_TOKENS,
         output_tokens=block_length or 256,
         block_length=block_length if decoding == BLOCK_DIFFUSION else None,
+        inclusion=draws.zipf_inclusion(shape, zipf_exponent),
     )
 
 
@@ -176,18 +199,16 @@ def tok_s_at_floor(
     device: DeviceConfig,
     decoding: str,
     batch_size: int = 1,
-    num_steps: int = ASSUMED_STEPS,
+    num_steps: float = ASSUMED_STEPS,
+    zipf_exponent: float = 0.0,
 ) -> float:
     """Tokens of the whole batch per second of floor, prefill included."""
-    seconds = seconds_of(phases(shape, form, device, decoding, batch_size), num_steps)
+    seconds = seconds_of(phases(shape, form, device, decoding, batch_size, zipf_exponent), num_steps)
     return batch_size * (shape.canvas_length or 256) / seconds
 
 
-def crossings_expected(one: DevicePrediction, efficiencies: Mapping[str, Efficiency]) -> list[float] | None:
-    """Where the lead changes at the median efficiencies; None where one of them is not known."""
-    if len(efficiencies) < 2:
-        return None
-    return one.crossings(efficiencies[BLOCK_DIFFUSION].median, efficiencies[AUTOREGRESSIVE].median)
+def _times(points: Points, factor: float) -> Points:
+    return tuple((batch, value * factor) for batch, value in points)
 
 
 def _of_device(device: DeviceConfig, shape: Shape, formats: Mapping[str, WeightFormat]) -> DevicePrediction:
@@ -195,11 +216,31 @@ def _of_device(device: DeviceConfig, shape: Shape, formats: Mapping[str, WeightF
     positions = PROMPT_TOKENS + (shape.canvas_length or 256)
     memory = device.memory_bytes.value or math.inf
     batches = [b for b in BATCHES if not fits or form.bytes_of(shape, b, positions) <= memory]
-    floors = {
-        decoding: tuple((batch, tok_s_at_floor(shape, form, device, decoding, batch)) for batch in batches)
-        for decoding in (BLOCK_DIFFUSION, AUTOREGRESSIVE)
+
+    def floors(decoding: str, **assumed: float) -> Points:
+        return tuple((batch, tok_s_at_floor(shape, form, device, decoding, batch, **assumed)) for batch in batches)
+
+    uniform = {decoding: floors(decoding) for decoding in (BLOCK_DIFFUSION, AUTOREGRESSIVE)}
+    others = {
+        name: _speedups(floors(BLOCK_DIFFUSION, zipf_exponent=exponent), floors(AUTOREGRESSIVE, zipf_exponent=exponent))
+        for name, exponent in EXPONENTS.items()
+        if exponent
     }
-    return DevicePrediction(device=device, form=form, fits=fits, floors=floors)
+    replayed = tuple(
+        (batch, tok_s_at_floor(shape, form, device, BLOCK_DIFFUSION, batch, num_steps=_longest(shape, batch)))
+        for batch in batches
+    )
+    others[STATIC_REPLAY] = _speedups(replayed, uniform[AUTOREGRESSIVE])
+    return DevicePrediction(device=device, form=form, fits=fits, floors=uniform, others=others)
+
+
+def _speedups(ours: Points, theirs: Points) -> Points:
+    return tuple((batch, one / other) for (batch, one), (_, other) in zip(ours, theirs, strict=True))
+
+
+def _longest(shape: Shape, batch_size: int) -> float:
+    """Expected steps of a canvas of a static batch, by the published histogram up to the shape's own cap."""
+    return draws.steps_named(draws.PUBLISHED_STEPS).longest(batch_size, shape.generation.max_denoising_steps)
 
 
 def _format_for(device: DeviceConfig, shape: Shape, formats: Mapping[str, WeightFormat]) -> tuple[WeightFormat, bool]:
@@ -211,50 +252,3 @@ def _format_for(device: DeviceConfig, shape: Shape, formats: Mapping[str, Weight
         if form.bytes_of(shape, 1, positions) <= memory:
             return form, True
     return formats[SMALLEST_FORMAT], False
-
-
-def _of_rows(rows: Sequence[CellRow], runs: Mapping[str, Run], shape: Shape) -> dict[str, Efficiency]:
-    """From measured rows of the shape; a made-up time has no efficiency."""
-    shares: dict[str, dict[str, list[float]]] = {}
-    run_ids: dict[str, set[str]] = {}
-    for row in rows:
-        share = row.value("floor_share")
-        run = runs[row.run_id]
-        if share is not None and run.shape == shape and row.cell.backend != "fake":
-            shares.setdefault(row.cell.decoding, {}).setdefault(run.device_name, []).append(share)
-            run_ids.setdefault(row.cell.decoding, set()).add(row.run_id)
-    return {
-        decoding: _efficiency(decoding, MEASURED, found, len(run_ids[decoding])) for decoding, found in shares.items()
-    }
-
-
-def _of_figures(published: Published) -> dict[str, Efficiency]:
-    shares: dict[str, dict[str, list[float]]] = {}
-    for one in judge(published):
-        if one.says_how and one.share is not None:
-            shares.setdefault(one.figure.decoding, {}).setdefault(one.figure.device, []).append(one.share)
-    return {decoding: _efficiency(decoding, PUBLISHED, found) for decoding, found in shares.items()}
-
-
-def _efficiency(decoding: str, source: str, shares: Mapping[str, Sequence[float]], num_runs: int = 0) -> Efficiency:
-    by_device = {device: median(found) for device, found in shares.items()}
-    flat = [share for found in shares.values() for share in found]
-    return Efficiency(
-        decoding=decoding,
-        source=source,
-        median=median(flat),
-        low=min(flat),
-        high=max(flat),
-        count=len(flat),
-        num_runs=num_runs,
-        by_device=by_device,
-        errors={
-            device: median(others) / own - 1
-            for device, own in by_device.items()
-            if (others := [share for other, share in by_device.items() if other != device])
-        },
-    )
-
-
-def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 
+from harness.analysis.acceptance import words_of
 from harness.analysis.baseline import Baseline
 from harness.analysis.baseline import Change as Approved
 from harness.analysis.compare import Change, Comparison
@@ -57,7 +58,7 @@ def approved_text(path: str, changes: Sequence[Approved]) -> str:
             one.rule,
             "-" if one.old is None else f"{one.old:.6g}",
             f"{one.new:.6g} {one.unit}",
-            "" if one.worsening is None else f"{one.worsening:.1%}",
+            "" if one.worsening is None else words_of(one.worsening),
             "" if one.is_compared else f"{counted(one.num_launches, 'launch')}: not compared",
         )
         for one in changes

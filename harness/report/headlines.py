@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.analysis.analyse import Analysis
+from harness.analysis.assumptions import Assumptions
 from harness.analysis.crossover import Crossing, Line
 from harness.analysis.headline import Headline
 from harness.analysis.quality import IsoQuality, quality, speed
+from harness.analysis.ranges import ranges_of
 from harness.analysis.rows import BELOW_FLOOR, CellRow
 from harness.records.types import BLOCK_DIFFUSION
 from harness.report.wording import (
@@ -16,6 +18,7 @@ from harness.report.wording import (
     BLOCK_DIFFUSION_NAME,
     batch,
     counted,
+    crossover_range,
     interval,
     is_clear,
     lead,
@@ -26,6 +29,7 @@ from harness.report.wording import (
     setting,
     short,
     tok_s,
+    up_to,
 )
 
 
@@ -137,7 +141,7 @@ def tiles(headline: Headline, analysis: Analysis) -> list[Tile]:
     return [
         _speed(headline),
         _speedup(headline),
-        _crossover(headline),
+        _crossover(headline, analysis),
         _floors(headline),
         _energy(headline),
         _coverage(headline, analysis),
@@ -174,9 +178,21 @@ def _speedup(headline: Headline) -> Tile:
     return Tile(name=name, value=ratio(speedup.value), unit="", notes=tuple(notes))
 
 
-def _crossover(headline: Headline) -> Tile:
+def _crossover(headline: Headline, analysis: Analysis) -> Tile:
+    """Where the lead changes; of weights that were never trained a range, because no single number tells it."""
+    tile = _crossover_of(headline.line)
+    if analysis.runs[headline.run_id].is_trained or headline.line is None or not headline.line.speedups:
+        return tile
+    (ranges,) = ranges_of([headline], analysis.lines, analysis.runs)
+    measured = ranges.measured
+    each = [f"with {short(name, 120)}: {up_to(measured.place(name), measured.batches)}" for name in measured.lines]
+    if len(each) > 1:
+        tile = replace(tile, value=crossover_range(measured), notes=(*each, *tile.notes))
+    return replace(tile, notes=(*tile.notes, *_over_assumptions(ranges.predicted, ranges.why_not)))
+
+
+def _crossover_of(line: Line | None) -> Tile:
     name = "crossover batch"
-    line = headline.line
     if line is None or not line.speedups:
         return Tile(name=name, value="none", unit="", notes=("no speed-up to follow",))
     sizes = [size for size, _ in line.speedups]
@@ -190,6 +206,18 @@ def _crossover(headline: Headline) -> Tile:
     ]
     values = listed([batch(c.batch_size) for c in line.crossings])
     return Tile(name=name, value=values, unit="", notes=(*notes, f"same blocks and steps over {over}"))
+
+
+def _over_assumptions(predicted: Assumptions | None, why_not: str) -> list[str]:
+    """The range over routings and published steps that the floors predict around what was measured."""
+    if predicted is None:
+        return [f"untrained weights: its range over routings and steps is not known, because {short(why_not, 160)}"]
+    if len(predicted.fixed) < 2:
+        return []
+    at_shares = predicted.range_at_shares
+    kept = "" if at_shares is None else f"{crossover_range(at_shares)} at the measured floor shares, "
+    span = f"{kept}{crossover_range(predicted.range_at_floors)} at the floors"
+    return [f"untrained weights: over routings and published steps, {span} (predicted)"]
 
 
 def _throughout(line: Line) -> str:

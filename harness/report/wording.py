@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.analysis.crossover_range import CrossoverRange
 from harness.analysis.summary import OVER_LAUNCHES, OVER_PROMPTS, Summary
 from harness.records.types import Cell
 
@@ -13,6 +15,7 @@ BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE_NAME = "block diffusion", "autoregressive d
 BASELINE = "over plain autoregressive decoding (no speculation)"  # what every speed-up is a speed-up over
 # Below this a lead reads better in per cent: "4 % faster", not "1.04x faster".
 _PERCENT_BELOW = 1.1
+_LEAST_SHARE = 1e-9  # below it, arithmetic cannot tell a share from none
 
 
 def plain(text: str) -> str:
@@ -61,12 +64,26 @@ def ratio(value: float) -> str:
 
 
 def percent(share: float) -> str:
+    if abs(share) < _LEAST_SHARE:
+        return "0 %"
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 
 
 def batch(value: float) -> str:
     """A batch size, which an interpolated one need not be a whole number of."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def up_to(place: float, batches: tuple[int, int]) -> str:
+    """A batch up to which diffusion leads, by CrossoverRange: one of the batches that were looked at, or outside."""
+    smallest, largest = batches
+    return f"under {smallest}" if place == 0 else f"over {largest}" if place == math.inf else batch(place)
+
+
+def crossover_range(found: CrossoverRange) -> str:
+    """12 to over 128."""
+    ends = dict.fromkeys(up_to(place, found.batches) for place in (found.low, found.high))
+    return " to ".join(ends)
 
 
 def listed(items: Sequence[object]) -> str:

@@ -28,7 +28,8 @@ STEPS_OPTION, POPULARITY_OPTION, EXPONENT_OPTION = "replay_steps", "expert_popul
 UNIFORM = "uniform"
 OPTIONS = (STEPS_OPTION, POPULARITY_OPTION, EXPONENT_OPTION)
 _FOLDERS = {STEPS_OPTION: "steps", POPULARITY_OPTION: "experts"}
-_DEFAULTS = {STEPS_OPTION: "diffusiongemma_evals", EXPONENT_OPTION: 1.0}
+PUBLISHED_STEPS = "diffusiongemma_evals"
+_DEFAULTS = {STEPS_OPTION: PUBLISHED_STEPS, EXPONENT_OPTION: 1.0}
 _MOST_EXPONENT = 4.0
 _T = TypeVar("_T")
 
@@ -74,7 +75,7 @@ def steps_of(cell: Cell) -> StepHistogram:
     Raises:
         ConfigError: there is no such file, or it is no histogram.
     """
-    return _from_file(cell.options.get(STEPS_OPTION), STEPS_OPTION, _histogram)
+    return steps_named(cell.options.get(STEPS_OPTION))
 
 
 def expert_weights(cell: Cell, shape: ModelConfig) -> tuple[tuple[float, ...], ...] | None:
@@ -98,6 +99,20 @@ def inclusion_of(cell: Cell, shape: ModelConfig) -> cost.Inclusion | None:
     """How likely a token is to hit each expert; None: as under uniform routing, which a model's own is taken for."""
     weights = None if cell.routing in ("model", UNIFORM) else expert_weights(cell, shape)
     return None if weights is None else cost.inclusion(weights, shape.top_k_experts)
+
+
+def zipf_inclusion(shape: ModelConfig, exponent: float) -> cost.Inclusion | None:
+    """How likely a token is to hit each expert when the r-th one's weight is r^-exponent; None: all alike."""
+    return cost.inclusion((cost.zipf_weights(shape.num_experts, exponent),), shape.top_k_experts) if exponent else None
+
+
+def steps_named(name: Any) -> StepHistogram:
+    """A histogram by its name in suites/steps, or by its file's path.
+
+    Raises:
+        ConfigError: there is no such file, or it is no histogram.
+    """
+    return _from_file(name, STEPS_OPTION, _histogram)
 
 
 def content_hashes(options: Mapping[str, Any]) -> dict[str, str]:

@@ -6,10 +6,13 @@ bound: what nothing can beat, max(sum of bytes/bandwidth, sum of FLOPs/rate).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine import config as engine_config
 from engine import cost
@@ -146,6 +149,12 @@ class Roofs:
         assert self.bandwidth is not None and rate is not None
         return total.bytes / self.bandwidth, total.flops / rate
 
+    def floor_s(self, operation: str, bytes_N: NDArray[np.float64], flops_N: NDArray[np.float64]) -> float:
+        """Of N passes one after another, each as long as the slower of moving and computing takes."""
+        rate = self.rates[cost.OPERATIONS.index(operation)]
+        assert self.bandwidth is not None and rate is not None
+        return float(np.maximum(bytes_N / self.bandwidth, flops_N / rate).sum())
+
 
 def predict(cell: Cell, shape: ModelConfig, device: DeviceConfig) -> Prediction:
     """Floors, bound and memory of one whole request of the cell's batch on the device.
@@ -222,31 +231,62 @@ def one_step(
     measured: tuple[tuple[str, float], ...] = (),
 ) -> dict[str, Phase]:
     """Phases of a request as if every canvas took one step; callers do not change them, because they are kept."""
-    phases = {kind: Phase() for kind in PHASES}
+    lengths = (prompt_tokens, output_tokens, block_length)
+    phases = {}
+    for kind, (count, operations) in _operations(shape, widths, batch_size, *lengths, inclusion, measured).items():
+        phase = Phase(count=count, operations={name: total for name, (total, _, _) in operations.items()})
+        if roofs.are_known:
+            phase.operation_floor_s = {
+                name: roofs.floor_s(name, bytes_N, flops_N) for name, (_, bytes_N, flops_N) in operations.items()
+            }
+            phase.floor_s = sum(phase.operation_floor_s.values())
+        phases[kind] = phase
+    return phases
+
+
+_Operation = tuple[cost.Cost, NDArray[np.float64], NDArray[np.float64]]  # total; bytes and FLOPs of each pass
+
+
+@lru_cache(maxsize=256)  # devices differ in their roofs alone
+def _operations(
+    shape: ModelConfig,
+    widths: cost.Widths,
+    batch_size: int,
+    prompt_tokens: int,
+    output_tokens: int,
+    block_length: int | None,
+    inclusion: cost.Inclusion | None,
+    measured: tuple[tuple[str, float], ...],
+) -> dict[str, tuple[int, dict[str, _Operation]]]:
+    """Pass kind -> how many passes, and what their operations cost, as if every canvas took one step."""
     expected = lru_cache(partial(cost.distinct_experts, shape, inclusion=inclusion))
     hits = dict(measured)
+    found: dict[str, list[dict[str, cost.Cost]]] = {kind: [] for kind in PHASES}
     for step in passes_of(prompt_tokens, output_tokens, block_length):
-        phase = phases[step.kind]
-        phase.count += 1
-        costs = cost.pass_cost(
-            shape,
-            step.kind,
-            batch_size=batch_size,
-            tokens=step.tokens,
-            context=step.context,
-            widths=widths,
-            experts_hit=hits.get(step.kind) or expected(batch_size * step.tokens),
-            samples=step.samples,
+        found[step.kind].append(
+            cost.pass_cost(
+                shape,
+                step.kind,
+                batch_size=batch_size,
+                tokens=step.tokens,
+                context=step.context,
+                widths=widths,
+                experts_hit=hits.get(step.kind) or expected(batch_size * step.tokens),
+                samples=step.samples,
+            )
         )
-        for name, one in costs.items():
-            phase.operations[name] = phase.operations[name] + one if name in phase.operations else one
-            if roofs.are_known:
-                before = phase.operation_floor_s.get(name, 0.0)
-                phase.operation_floor_s[name] = before + max(roofs.seconds(name, one))
-    if roofs.are_known:
-        for phase in phases.values():
-            phase.floor_s = sum(phase.operation_floor_s.values())
-    return phases
+    return {
+        kind: (len(passes), {name: _of_passes(passes, name) for name in passes[0]} if passes else {})
+        for kind, passes in found.items()
+    }
+
+
+def _of_passes(passes: Sequence[Mapping[str, cost.Cost]], name: str) -> _Operation:
+    each = [one[name] for one in passes]
+    total = cost.Cost(bytes=sum(one.bytes for one in each), flops=sum(one.flops for one in each))
+    each = each[:1] if each.count(each[0]) == len(each) else each  # attention alone knows its context
+    bytes_N, flops_N = np.array([one.bytes for one in each], float), np.array([one.flops for one in each], float)
+    return total, np.broadcast_to(bytes_N, len(passes)), np.broadcast_to(flops_N, len(passes))
 
 
 def _with_steps(one_step: dict[str, Phase], num_steps: float) -> dict[str, Phase]:

@@ -65,10 +65,14 @@ def phases_of(
     prompt_tokens: int,
     output_tokens: int,
     block_length: int | None,
+    inclusion: cost.Inclusion | None = None,
 ) -> dict[str, Phase]:
-    """A request's phases as if every canvas took one step; without seconds where the device lacks a roof."""
+    """A request's phases as if every canvas took one step; without seconds where the device lacks a roof.
+
+    inclusion: how likely a token is to hit each expert; None: all alike.
+    """
     roofs = form.roofs_of(device)
-    return one_step(shape, form.widths, roofs, batch_size, prompt_tokens, output_tokens, block_length)
+    return one_step(shape, form.widths, roofs, batch_size, prompt_tokens, output_tokens, block_length, inclusion)
 
 
 def parameters_read(shape: ModelConfig, experts_hit: float | None = None) -> float:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from pages import frame_of
 from scipy.stats import binom
-from synthetic import Scenario, write_run
+from synthetic import Scenario, usual_pass_s, write_run
 
-from harness.analysis.analyse import analyse
+from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.assumptions import Assumptions, assumptions_of
 from harness.analysis.metrics import Missing
 from harness.analysis.run_data import Run, load_run
 from harness.records.types import Cell
+from harness.report import headlines
+from harness.report.figures.assumptions import assumptions
 from harness.report.frame import build_page
+from harness.report.slices import slices_of
+from harness.report.wording import percent
 from harness.spec import draws, floor
 
 BATCHES = [1, 4, 16]
@@ -96,6 +107,100 @@ def test_without_roofs_there_is_nothing_to_predict(tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path, Scenario(roofs=False)))
     with pytest.raises(Missing, match="none was measured"):
         assumptions_of(run, run.cells[1].cell, BATCHES)
+
+
+def test_a_histogram_that_is_gone_is_a_reason_and_no_error(run: Run, found: Assumptions) -> None:
+    gone = replace(found.cell, options={**found.cell.options, "replay_steps": "gone.yaml"})
+    with pytest.raises(Missing, match=r"'gone\.yaml' is no file"):
+        assumptions_of(run, gone, BATCHES)
+
+
+def test_what_arithmetic_cannot_tell_from_nothing_is_called_nothing(tmp_path: Path) -> None:
+    """A batch of one row waits for nobody: its straggler share is what a sum of 48 numbers is off by."""
+    assert (percent(2.2e-16), percent(2.2e-8)) == ("0 %", "2.2e-06 %")
+    run = load_run(write_run(tmp_path, Scenario(axes={"batch_size": [1]})))
+    alone = assumptions_of(run, run.cells[1].cell, [1])
+    assert max(abs(alone.straggler_share[0][1]), abs(alone.saved_share[0][1])) < 1e-9
+    (part,) = slices_of(analyse([run]), is_wide=True)
+    answer = assumptions(part, "x").answer
+    assert "no row waits for another one, so compaction saves nothing." in answer
+    assert not re.search(r"e-\d", answer)
+
+
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    """Untrained weights on one device: once with uniform routing, replayed steps among them, and once with zipf."""
+    axes: dict[str, Any] = {"batch_size": [1, 4, 16, 64], "block_length": [128], "num_steps": [16]}
+    axes["prompt_set"] = ["code"]
+
+    def slower(cell: Cell) -> float:
+        return usual_pass_s(cell) * (1.5 if cell.block_length else 1)
+
+    both = {"stopping": ["fixed", "replay"]}
+    scenarios = [
+        Scenario(trained=False, routing="uniform", axes={**axes, **both}),
+        Scenario(trained=False, routing="zipf", axes=axes, pass_s=slower),
+    ]
+    folder = tmp_path_factory.mktemp("routed")
+    return analyse([load_run(write_run(folder / str(i), one)) for i, one in enumerate(scenarios)])
+
+
+def last_falling(points: pd.Series) -> float:
+    """The batch at which a speed-up falls to 1 for the last time, on logarithms; inf: it stays above, 0: below."""
+    x, y = np.log(points.index.to_numpy(float)), np.log(points.to_numpy(float))
+    places = [np.exp(np.interp(0, y[[i + 1, i]], x[[i + 1, i]])) for i in range(len(x) - 1) if y[i] > 0 > y[i + 1]]
+    return math.inf if y[-1] > 0 else (places or [0.0])[-1]
+
+
+def told(places: list[float], smallest: int, largest: int) -> str:
+    ends = {0.0: f"under {smallest}", math.inf: f"over {largest}"}
+    return " to ".join(dict.fromkeys(ends.get(one, f"{one:.3g}") for one in (min(places), max(places))))
+
+
+def test_the_measured_crossover_of_untrained_weights_is_a_range_over_routings_and_steps(routed: Analysis) -> None:
+    frame = frame_of(routed)
+    diffusion = frame[frame.decoding == "block_diffusion"]
+    headline = routed.headlines[0]
+    lines = [part.set_index("batch_size")["speedup_vs_ar.value"].sort_index()
+             for _, part in diffusion.groupby(["run_id", "stopping"])]  # fmt: skip
+    assert len(lines) == 3
+    places = [last_falling(line) for line in lines]
+    assert len(set(places)) == 3
+    tile = headlines.tiles(headline, routed)[2]
+    assert tile.value == told(places, 1, 64)
+    for place in places:
+        assert any(note.startswith("with ") and note.endswith(f": {place:.3g}") for note in tile.notes)
+
+
+def test_the_predicted_crossover_is_a_range_at_the_floors_and_at_the_measured_shares(routed: Analysis) -> None:
+    """From the plan's floors, the measured speed-ups, and how much each assumption changes the floors' speed-up."""
+    run = next(iter(routed.runs.values()))
+    plan = json.loads((run.directory / "plan.json").read_text())["cells"]
+    floors = pd.DataFrame({**one["cell"], "floor_s": one["floor_s"]} for one in plan).set_index("batch_size")
+    ours, theirs = floors[floors.stopping == "fixed"].floor_s, floors[floors.decoding == "autoregressive"].floor_s
+    uniform = (theirs / ours).sort_index()
+    frame = frame_of(routed)
+    own = frame[(frame.run_id == run.run_id) & (frame.cell_id == routed.headlines[0].diffusion.cell_id)].iloc[0]
+    rows = frame[(frame.run_id == run.run_id) & (frame.stopping == own.stopping)].set_index("batch_size")
+    limits = uniform if own.stopping == "fixed" else (theirs / floors[floors.stopping == "replay"].floor_s).sort_index()
+    share = rows["speedup_vs_ar.value"].sort_index() / limits
+    found = json.loads(json.dumps(routed.to_json(), allow_nan=False))["crossover_ranges"][0]["predicted"]
+    lines = {one["assumption"]: pd.Series(dict(one["speedups"])) for one in found["crossover_range_at_floors"]["lines"]}
+    assert lines["uniform"].to_dict() == pytest.approx(uniform.to_dict())
+    assert list(lines) == ["uniform", "zipf 0.5", "zipf 1", "diffusiongemma_evals, static batch",
+                           "diffusiongemma_evals, compacted"]  # fmt: skip
+    at_floors = told([last_falling(line) for line in lines.values()], 1, 64)
+    at_shares = told([last_falling(line * share) for line in lines.values()], 1, 64)
+    notes = headlines.tiles(routed.headlines[0], routed)[2].notes
+    span = f"{at_shares} at the measured floor shares, {at_floors} at the floors (predicted)"
+    assert notes[-1] == f"untrained weights: over routings and published steps, {span}"
+    part = slices_of(routed, is_wide=True)[0]
+    assert f"Over all of these, the crossover batch is {at_floors}" in assumptions(part, "x").answer
+
+
+def test_trained_weights_need_no_assumption_about_routing_in_their_tile(run: Run) -> None:
+    analysis = analyse([run])
+    assert not any("predicted" in note for note in headlines.tiles(analysis.headlines[0], analysis)[2].notes)
 
 
 def test_the_page_draws_it_and_says_that_it_is_predicted(run: Run) -> None:

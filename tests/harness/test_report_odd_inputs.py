@@ -27,7 +27,7 @@ SENTENCES = {
         "In the one measured cell block diffusion is faster: ",
         "batch 2 alone was measured",
         "None of the launch's 11 claims is tested here",
-        r"33 % of the floor for autoregressive decoding \(1 row measured, 1 device\)",
+        r"33 % of the floor for autoregressive decoding \(1 measured row of 1 run on 1 device\)",
         "that takes 100 requests a cell; here is 1",
     ],
     "only failed cells": [

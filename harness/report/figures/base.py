@@ -12,14 +12,16 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from harness.analysis.analyse import Analysis
+from harness.analysis.crossover_range import CrossoverRange
 from harness.analysis.rows import CellRow
 from harness.analysis.summary import Summary
 from harness.report import svg
 from harness.report.slices import Slice, conditions
 
 ROUNDS, PROMPTS = "bands: smallest to largest round", "bars and bands: 95 % intervals over prompts"
-_CAPTION_CHARACTERS = 148
+_CAPTION_CHARACTERS, _CAPTION_LINES = 148, 5
 _CAPTION_LINE_IN = 0.165
+_BAR_Y = 0.035  # of a crossover's range, as a share of the height
 
 
 class NotDrawn(Exception):
@@ -85,7 +87,7 @@ def drawing_with_caption(part: Slice, height_in: float, bands: str = ROUNDS) -> 
 
 def captioned(caption: str, height_in: float) -> tuple[Drawing, float]:
     """An empty figure with a text at its foot, and the share of its height that it takes."""
-    lines = textwrap.wrap(caption, _CAPTION_CHARACTERS)[:4]
+    lines = textwrap.wrap(caption, _CAPTION_CHARACTERS, max_lines=_CAPTION_LINES, placeholder=" ...")
     height_in += _CAPTION_LINE_IN * len(lines)
     drawing = svg.figure(height_in)
     text = "\n".join(lines)
@@ -159,6 +161,17 @@ def thousands(value: float) -> str:
         if value >= unit:
             return f"{value / unit:g}{name}"
     return f"{value:g}"
+
+
+def range_bar(axes: Axes, span: CrossoverRange) -> None:
+    """At the foot, where diffusion loses its lead under one assumption or another; arrows where that lies outside."""
+    smallest, largest = span.batches
+    low, high = (min(max(place, smallest), largest) for place in (span.low, span.high))
+    at_foot = axes.get_xaxis_transform()
+    axes.plot([low, high], [_BAR_Y, _BAR_Y], color=svg.MUTED, linewidth=3, solid_capstyle="butt", transform=at_foot)
+    for end, marker, is_outside in ((low, "<", span.low < smallest), (high, ">", span.high > largest)):
+        if is_outside:
+            axes.plot(end, _BAR_Y, marker, color=svg.MUTED, markersize=5, transform=at_foot)
 
 
 def end_labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]], *, gap_share: float = 0.055) -> None:

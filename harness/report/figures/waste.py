@@ -113,7 +113,7 @@ def _lost(rows: list[CellRow]) -> str:
     if not points:
         return "what waiting costs was not counted"
     ends = points[:1] if len(points) == 1 else [points[0], points[-1]]
-    costs = [f"{percent(max(0.0, share))} of the work at batch {batch_size}" for batch_size, share in ends]
+    costs = [f"{percent(share)} of the work at batch {batch_size}" for batch_size, share in ends]
     return f"waiting for the slowest row costs {listed(costs)}"
 
 
