@@ -16,6 +16,7 @@ from harness.spec.data import device_of
 from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
+GIVEN_PRICE = "given with --usd-per-hour"  # the source of a price that is not a device file's
 _MOST_LAUNCHES = 10_000
 
 
@@ -209,7 +210,7 @@ def _elsewhere(plan: dict[str, Any], count: int) -> list[str]:
 
 def _price_of(device: dict[str, Any], given: Mapping[str, float]) -> float | None:
     if device["name"] in given:
-        device["price_usd_per_hour"] = {"value": given[device["name"]], "source": "given with --usd-per-hour"}
+        device["price_usd_per_hour"] = {"value": given[device["name"]], "source": GIVEN_PRICE}
     figure = device.get("price_usd_per_hour")
     value = figure.get("value") if isinstance(figure, dict) else None
     return float(value) if isinstance(value, int | float) else None

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.prediction import PROMPT_TOKENS, DevicePrediction, Efficiency, Predictions, crossings_expected
+from harness.analysis.run_data import GIVEN_PRICE
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, Table, captioned, thousands
@@ -234,8 +235,8 @@ def _next_step(found: Predictions) -> str:
 def _table(found: Predictions) -> Table:
     return Table(
         caption=(
-            f"PREDICTED: {found.model}, {found.num_steps} steps, batch 1; pairs are diffusion | autoregressive; prices "
-            "are the device files', used without a pause"
+            f"PREDICTED: {found.model}, {found.num_steps} steps, batch 1; pairs are diffusion | autoregressive; "
+            f"{_prices(found)}"
         ),
         head=(
             *("device", "weights", "floor, tok/s", "expected, tok/s", "speed-up at the floors"),
@@ -244,6 +245,16 @@ def _table(found: Predictions) -> Table:
         rows=tuple(_row(one, found) for one in found.devices),
         numbers=tuple(range(2, 8)),
     )
+
+
+def _prices(found: Predictions) -> str:
+    """Whose prices the table uses, and how a device gets one that has none."""
+    hours = [(one, one.device.price_usd_per_hour) for one in found.devices]
+    given = [short_name(one) for one, hour in hours if hour.source == GIVEN_PRICE]
+    unknown = next((one.device.name for one, hour in hours if hour.value is None), None)
+    told = "prices are the device files', used without a pause"
+    told += f", but for {listed(given)} what was {GIVEN_PRICE}" if given else ""
+    return told + (f"; another: `report RUN --usd-per-hour {unknown}=PRICE`" if unknown else "")
 
 
 def _row(one: DevicePrediction, found: Predictions) -> tuple[str, ...]:
