@@ -2,6 +2,7 @@
 // What stands in <details data-later> is packed until one of them is opened: the builder's own, escaped markup.
 "use strict";
 const PAGE = 25;
+const MOST_LETTERS = 18; // of a text that is not broken on paper
 const CALM = { ok: "", pruned: "off", skipped: "off", unsupported: "off" }; // was not tried, or needs no remedy
 const byId = (id) => document.getElementById(id);
 const state = { rows: [], sort: -1, up: true, first: 0 };
@@ -34,7 +35,7 @@ function cell(column, value) {
   }
   const text = value === null || value === undefined ? "" : String(value);
   if (column.key === "status") return element("td", text, CALM[text] ?? "bad");
-  return element("td", text, column.key === "notes" ? "wide" : "");
+  return element("td", text, column.key === "notes" ? "wide" : text.length > MOST_LETTERS ? "" : "word");
 }
 
 function plainValue(value) {
@@ -116,6 +117,7 @@ function head() {
   columns.forEach((column, i) => {
     const made = element("th", undefined, column.kind === "text" ? "" : "number");
     made.scope = "col";
+    made.dataset.label = column.label; // on paper: no button is repeated on a table's further sheets
     const button = element("button", column.label);
     button.type = "button";
     button.title = column.title;

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from harness.report.wording import plain
 
@@ -14,14 +15,21 @@ FOLDER = Path(__file__).parent
 
 
 def template(name: str) -> jinja2.Template:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template(name)
+    )
+    environment.filters["prose"] = prose
+    return environment.get_template(name)
+
+
+def prose(text: str) -> Markup:
+    """A sentence in which `words` are code, as everywhere in this project."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(plain(text)))))
 
 
 def style() -> Markup:

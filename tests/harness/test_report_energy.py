@@ -133,6 +133,13 @@ def test_the_tile_has_the_joules_of_both_sides_of_the_headline(tmp_path: Path) -
     assert (tile.name, tile.value, tile.unit) == ("energy per useful token, batch 1", " | ".join(values), "J")
 
 
+def test_the_caption_speaks_of_what_is_drawn_alone(tmp_path: Path) -> None:
+    for name, shown in (("energy", {"energy": True, "price": False}), ("price", {"energy": False, "price": True})):
+        picture = str(draw(made(tmp_path / name, **shown)).picture)
+        assert ("window of repeated requests" in picture) == shown["energy"]
+        assert ("a price list, 2026-11" in picture) == shown["price"]
+
+
 def test_the_tile_says_why_there_is_no_energy(tmp_path: Path) -> None:
     analysis = analysed(made(tmp_path, energy=False))
     tile = next(one for one in headlines.tiles(analysis.headlines[0], analysis) if one.name.startswith("energy"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 from synthetic import Scenario, usual_pass_s, write_run
 
@@ -336,6 +337,28 @@ def test_title_axes_and_metric_names_of_proxies_say_so(proxies: tuple[Analysis, 
     assert {name for name in proxies[0].rows[1].metrics if "nll" in name or "agree" in name} == {
         "proxy_nll_nats", "proxy_agreement",
     }  # fmt: skip
+
+
+def test_no_marker_and_no_label_of_the_proxies_is_cut(
+    proxies: tuple[Analysis, list[Json]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings: list[Any] = []
+    monkeypatch.setattr("harness.report.svg.to_svg", lambda drawing, **_: drawings.append(drawing))
+    drawn(proxies[0], "proxy")
+    (drawing,) = drawings
+    renderer = FigureCanvasAgg(drawing).get_renderer()
+    markers = 0
+    for axes in drawing.axes:
+        box, label = axes.get_window_extent(), axes.yaxis.label.get_window_extent(renderer)
+        assert 0 <= label.y0 < label.y1 <= drawing.bbox.height
+        for line in axes.lines:
+            if line.get_marker() != "None":
+                reach = (line.get_markersize() + line.get_markeredgewidth()) / 2 * drawing.dpi / 72
+                heights = axes.transData.transform(line.get_xydata())[:, 1]
+                assert box.y0 <= min(heights) - reach
+                assert max(heights) + reach <= box.y1
+                markers += len(heights)
+    assert markers >= 4
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from harness.analysis.rows import CellRow
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, log2_axis, log_axis, thinned
 from harness.report.slices import Slice
-from harness.report.wording import percent, ratio, setting
+from harness.report.wording import counted, percent, ratio, setting
 
 QUESTION = "What does each assumption do to the speed-up?"
 _MOST_BATCHES = 8
@@ -82,7 +82,7 @@ def _panel(
 
 
 def _steps(found: Assumptions) -> str:
-    return f"{found.cell.num_steps} steps"
+    return counted(found.cell.num_steps or 0, "step")
 
 
 def _answer(found: Assumptions) -> str:

@@ -26,6 +26,7 @@ from harness.report.wording import (
     percent,
     ratio,
     tok_s,
+    whose_prices,
 )
 
 QUESTION = "What would other GPUs do?"
@@ -252,9 +253,7 @@ def _prices(found: Predictions) -> str:
     hours = [(one, one.device.price_usd_per_hour) for one in found.devices]
     given = [short_name(one) for one, hour in hours if hour.source == GIVEN_PRICE]
     unknown = next((one.device.name for one, hour in hours if hour.value is None), None)
-    told = "prices are the device files', used without a pause"
-    told += f", but for {listed(given)} what was {GIVEN_PRICE}" if given else ""
-    return told + (f"; another: `report RUN --usd-per-hour {unknown}=PRICE`" if unknown else "")
+    return whose_prices(given) + (f"; another: `report RUN --usd-per-hour {unknown}=PRICE`" if unknown else "")
 
 
 def _row(one: DevicePrediction, found: Predictions) -> tuple[str, ...]:
