@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from harness.report.wording import plain
 
@@ -15,21 +14,14 @@ FOLDER = Path(__file__).parent
 
 
 def template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    environment.filters["prose"] = prose
-    return environment.get_template(name)
-
-
-def prose(text: str) -> Markup:
-    """A sentence in which `words` are code, as everywhere in this project."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(plain(text)))))
+    ).get_template(name)
 
 
 def style() -> Markup:

@@ -399,5 +399,5 @@ def test_a_wide_slice_holds_all_prompt_sets_and_stopping_rules_of_its_conditions
     assert [{(row.cell.prompt_set, row.cell.prompt_tokens) for row in part.rows} for part in wide] == [
         {("code", tokens), ("maths", tokens)} for tokens in (32, 64)
     ]
-    assert [part.title for part in wide] == ["prompt_tokens 32", "prompt_tokens 64"]
+    assert [part.title for part in wide] == ["prompt tokens 32", "prompt tokens 64"]
     assert sum(len(part.settings) for part in wide) == len(analysis.settings)

@@ -10,7 +10,6 @@ from pages import analysed
 from synthetic import Scenario
 
 from harness.report.svg import spread
-from harness.report.templates import prose
 from harness.report.wording import interval, is_clear, lead, price, ratio, steps_in_short
 
 
@@ -39,10 +38,6 @@ def test_one_step_is_no_steps(tmp_path: Path) -> None:
 def test_a_price_says_where_it_is_from_or_that_nobody_says() -> None:
     assert price({"value": 2.0, "source": ""}) == "2.0 USD per hour (no source given), taken as used without a pause"
     assert price({"value": 2.0, "source": "a list", "recalled": True}).startswith("2.0 USD per hour (a list; recalled)")
-
-
-def test_what_stands_between_backticks_is_code_and_still_no_markup() -> None:
-    assert prose("`report <b>` & `x") == "<code>report &lt;b&gt;</code> &amp; `x"
 
 
 def test_one_round_claims_no_interval(tmp_path: Path) -> None:

@@ -42,10 +42,8 @@ def proxy(part: Slice, name: str) -> Figure:
             drawing.add_axes((0.095 + 0.49 * i, foot + 0.145, 0.395, 0.815 - foot)) for i in range(2)
         )
         _panel(likelihood, [(p, p.nll_nats) for p in points], twin)
-        highest = max(
-            [p.nll_nats for p in points if p.nll_nats is not None] + ([] if twin is None else [twin]), default=1
-        )
-        likelihood.set_ylim(0, 1.12 * highest)  # room for whole markers
+        known = [nats for nats in (*(p.nll_nats for p in points), twin) if nats is not None]
+        likelihood.set_ylim(0, 1.12 * max(known, default=1))  # room for whole markers
         likelihood.set_ylabel("PROXY: negative log-likelihood, nats", fontsize=9)
         _panel(agreement, [(p, p.agreement) for p in points], None)
         agreement.set_ylim(-0.04, 1.06)
