@@ -2,7 +2,7 @@
 // What stands in <details data-later> is packed until one of them is opened: the builder's own, escaped markup.
 "use strict";
 const PAGE = 25;
-const MOST_LETTERS = 18; // of a text that is not broken on paper
+const MOST_LETTERS = 15; // of a text that is not broken on paper; an id is longer
 const CALM = { ok: "", pruned: "off", skipped: "off", unsupported: "off" }; // was not tried, or needs no remedy
 const byId = (id) => document.getElementById(id);
 const state = { rows: [], sort: -1, up: true, first: 0 };
