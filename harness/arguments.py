@@ -10,12 +10,34 @@ from typing import NoReturn
 
 from harness import __version__
 from harness.spec import data
+from harness.spec.config import ConfigError
 from harness.voice import fail
 
 EXIT_CODES = """exit codes:
   0 done   1 a regression   2 usage or configuration   3 incomplete: a cell failed or is missing
   4 nothing to show, not comparable, no baseline, or this machine is unfit   5 inconclusive
   130 interrupted; the same command goes on, but a gate begins anew"""
+
+
+def prices(given: Sequence[str]) -> dict[str, float]:
+    """Device -> USD an hour, of DEVICE=PRICE words.
+
+    Raises:
+        ConfigError: a word holds no price, or a device has two.
+    """
+    found: dict[str, float] = {}
+    for word in given:
+        device, _, price = word.partition("=")
+        try:
+            usd = float(price)
+        except ValueError:
+            usd = 0.0
+        if not 0 < usd < float("inf"):
+            raise ConfigError(f"--usd-per-hour: {word!r} holds no price; expected for example h100=2.49")
+        if device in found:
+            raise ConfigError(f"--usd-per-hour: {device!r} is named twice, with {found[device]:g} and with {usd:g}")
+        found[device] = usd
+    return found
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,7 +133,7 @@ def _add_report(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DEVICE=PRICE",
-        help="the price of a device's hour in place of its file's, for example h100=2.49; once a device",
+        help="the price of an hour of a device that ran or is predicted, in place of its file's; for example h100=2.49",
     )
     verb.add_argument(
         "--export", metavar="DIR", help="also write figures (SVG, PNG), the table (CSV, Parquet), summaries and a badge"

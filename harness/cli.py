@@ -142,19 +142,7 @@ def report(args: argparse.Namespace) -> int:
     suite = Path(str(store.read_json(run_dirs[0] / "plan.json").get("suite") or "report")).name
     output = Path(args.output or Path(args.reports_dir) / f"{suite}.html")
     verdict = verdicts.read(Path(args.verdict)) if args.verdict else None
-    return _report(args, run_dirs, output, verdict, dict(map(_price, args.usd_per_hour)))
-
-
-def _price(given: str) -> tuple[str, float]:
-    """Device and USD an hour, of DEVICE=PRICE."""
-    device, _, price = given.partition("=")
-    try:
-        usd = float(price)
-    except ValueError:
-        usd = 0.0
-    if not 0 < usd < float("inf"):
-        raise Exit(USAGE, f"--usd-per-hour: {given!r} holds no price; expected for example h100=2.49")
-    return device, usd
+    return _report(args, run_dirs, output, verdict, arguments.prices(args.usd_per_hour))
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -208,14 +196,13 @@ def _report(
     from harness.records import collecting, store
     from harness.report.frame import build_page
     from harness.report.terminal import result_text, self_check_text
+    from harness.spec.config import check_choice
 
     with collecting.paused():
         runs = [load_run(run_dir, prices) for run_dir in run_dirs]
-    devices = sorted({str(run.plan["device"]["name"]) for run in runs})
-    for device in sorted((prices or {}).keys() - set(devices)):
-        raise Exit(USAGE, f"--usd-per-hour: {device!r} is no device of these runs: {', '.join(devices)}")
-    with collecting.paused():
-        analysis = analyse(runs)
+        analysis = analyse(runs, prices)
+    for device in prices or {}:
+        check_choice("--usd-per-hour", device, analysis.priced_devices)
     if not analysis.has_rows:
         raise Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
     if export := getattr(args, "export", None):

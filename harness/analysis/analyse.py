@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ class Analysis:
     settings: tuple[Setting, ...]  # of the runs that know of quality or of adaptive stopping
     warnings: tuple[str, ...]
     apart: dict[str, str]  # run id -> what tells it from other runs on its device; "" where there are none
+    usd_per_hour: Mapping[str, float]  # device -> a price given in place of its file's
 
     @property
     def iso_quality(self) -> list[IsoQuality]:
@@ -55,7 +56,13 @@ class Analysis:
     @property
     def predictions(self) -> Predictions:
         """Both decoders on every device file with roofs."""
-        return predict(self.rows, self.runs, load_published(), self.published)
+        return predict(self.rows, self.runs, load_published(), self.published, self.usd_per_hour)
+
+    @property
+    def priced_devices(self) -> list[str]:
+        """Names of the devices whose price changes anything here: those that ran, and those that are predicted."""
+        ran = {run.device.name for run in self.runs.values()}
+        return sorted(ran | {one.device.name for one in self.predictions.devices})
 
     @property
     def crossover_ranges(self) -> list[Ranges]:
@@ -133,8 +140,11 @@ class Analysis:
         }
 
 
-def analyse(runs: Sequence[Run]) -> Analysis:
-    """Summarise every planned cell of the runs. A directory named twice counts once."""
+def analyse(runs: Sequence[Run], usd_per_hour: Mapping[str, float] | None = None) -> Analysis:
+    """Summarise every planned cell of the runs. A directory named twice counts once.
+
+    usd_per_hour: the same prices that the runs were loaded with (harness/analysis/run_data.py::load_run).
+    """
     by_id = _by_id(runs)
     apart = names_apart(by_id)
     rows = rows_of(by_id)
@@ -147,6 +157,7 @@ def analyse(runs: Sequence[Run]) -> Analysis:
         settings=tuple(settings_of(by_id, _where_settings_say_more(rows))),
         warnings=(*_named_twice(runs), *same_cell_warnings(by_id), *_warnings(by_id)),
         apart=apart,
+        usd_per_hour=usd_per_hour or {},
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,10 +19,10 @@ from harness.analysis.efficiency import Efficiency, of_figures, of_rows
 from harness.analysis.points import Curve, Point, points_of
 from harness.analysis.published import ASSUMED_STEPS, Judged, seconds_of
 from harness.analysis.rows import CellRow
-from harness.analysis.run_data import Run
+from harness.analysis.run_data import GIVEN_PRICE, Run
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
 from harness.spec import draws
-from harness.spec.config import DeviceConfig
+from harness.spec.config import DeviceConfig, Figure
 from harness.spec.data import devices
 from harness.spec.floor import Phase, Shape
 from harness.spec.formats import RELEASED, WeightFormat, phases_of, released_shape
@@ -73,7 +73,7 @@ class DevicePrediction:
         return CrossoverRange(lines={name: _times(points, advantage) for name, points in lines.items()})
 
     def usd_per_million(self, decoding: str) -> float | None:
-        """At batch 1 and the floor, by the device file's price of an hour, used without a pause."""
+        """At batch 1 and the floor, by the device's price of an hour, used without a pause."""
         price = self.device.price_usd_per_hour.value
         return None if price is None else price / 3600 / self.floors[decoding][0][1] * 1e6
 
@@ -130,11 +130,16 @@ class Predictions:
 
 
 def predict(
-    rows: Sequence[CellRow], runs: Mapping[str, Run], published: Published, judged: Sequence[Judged]
+    rows: Sequence[CellRow],
+    runs: Mapping[str, Run],
+    published: Published,
+    judged: Sequence[Judged],
+    usd_per_hour: Mapping[str, float] | None = None,
 ) -> Predictions:
     """For the shape of the page's first run on a GPU, or the released one where no GPU ran.
 
-    A shape without a canvas cannot denoise, so it is not predicted either.
+    A shape without a canvas cannot denoise, so it is not predicted either. usd_per_hour: device -> the price of its
+    hour in place of its file's.
     """
     own = next(
         (run for run in runs.values() if run.device.kind != "cpu" and run.shape and run.shape.canvas_length), None
@@ -156,11 +161,18 @@ def predict(
         model=RELEASED if own is None or is_released else str(own.plan["model"].get("name", "")),
         num_steps=ASSUMED_STEPS,
         block_length=block_length,
-        devices=predicted,
+        devices=tuple(_priced(one, usd_per_hour or {}) for one in predicted),
         efficiencies=efficiencies,
         above_floor=above_floor,
         points=points_of(curves, rows, runs, judged if is_released else ()),
     )
+
+
+def _priced(one: DevicePrediction, usd_per_hour: Mapping[str, float]) -> DevicePrediction:
+    if one.device.name not in usd_per_hour:
+        return one
+    price = Figure(value=usd_per_hour[one.device.name], source=GIVEN_PRICE)
+    return replace(one, device=replace(one.device, price_usd_per_hour=price))
 
 
 @lru_cache(maxsize=4)

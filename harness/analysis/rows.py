@@ -191,7 +191,9 @@ def _marked(row: CellRow, twin: CellRow | None, run: Run) -> CellRow:
             marks.append(UNBALANCED)
         lengths = [one.value("useful_tokens_per_row") for one in (row, twin)]
         if row.cell.eos == "respect" and None not in lengths:
-            marks.append(f"answers of {lengths[0]:.4g} tokens against {lengths[1]:.4g}")
+            both = [f"{length:.4g}" for length in lengths]
+            against = "on both sides" if both[0] == both[1] else f"against {both[1]}"
+            marks.append(f"answers of {both[0]} tokens {against}")
     if (row.value("floor_share") or 0) > 1:
         marks.append(BELOW_FLOOR)
     marks += row.cell.drawn

@@ -16,8 +16,9 @@ from harness.spec.data import device_of
 from harness.spec.floor import Shape, shape_from_json
 from harness.spec.plan import PLAN_SCHEMA
 
+GIVEN_PRICE = "given with --usd-per-hour"  # the source of a price that is not a device file's
 MOST_LAUNCHES = 10_000
-_MOST_FLOOR_S = 1e12
+_MOST_OF_A_PHASE = 1e12  # passes, or seconds of one
 _OBJECTS = ("device", "model", "protocol", "provenance", "prompts", "drawn_from")
 
 
@@ -216,7 +217,7 @@ def _elsewhere(plan: dict[str, Any], count: int) -> list[str]:
 
 def _price_of(device: dict[str, Any], given: Mapping[str, float]) -> float | None:
     if device["name"] in given:
-        device["price_usd_per_hour"] = {"value": given[device["name"]], "source": "given with --usd-per-hour"}
+        device["price_usd_per_hour"] = {"value": given[device["name"]], "source": GIVEN_PRICE}
     figure = device.get("price_usd_per_hour")
     value = figure.get("value") if isinstance(figure, dict) else None
     return float(value) if isinstance(value, int | float) else None
@@ -240,11 +241,11 @@ def _cell_plan(directory: Path, entry: Any, price_usd_per_hour: float | None) ->
 
 
 def _is_phase(found: Any) -> bool:
-    """Whether it has a count, and a floor in seconds or none."""
-    if not isinstance(found, dict) or type(found.get("count")) is not int or found["count"] < 0:
+    """Whether it has a count, which is a mean where steps are replayed, and a floor in seconds or none."""
+    if not isinstance(found, dict):
         return False
-    floor_s = found.get("floor_s")
-    return floor_s is None or (type(floor_s) in (int, float) and 0 <= floor_s <= _MOST_FLOOR_S)
+    given = [found.get("count"), *([] if found.get("floor_s") is None else [found["floor_s"]])]
+    return all(type(number) in (int, float) and 0 <= number <= _MOST_OF_A_PHASE for number in given)
 
 
 def _cell(directory: Path, entry: Any) -> Cell:

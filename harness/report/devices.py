@@ -9,13 +9,25 @@ from harness.analysis.headline import Headline
 from harness.analysis.rows import BELOW_FLOOR, CellRow
 from harness.records.types import Cell
 from harness.report.figures.base import Table
-from harness.report.wording import amount, batch, device_in_short, is_clear, listed, percent, ratio, short, tok_s
+from harness.report.wording import (
+    amount,
+    batch,
+    device_in_short,
+    is_clear,
+    listed,
+    percent,
+    ratio,
+    short,
+    tok_s,
+    whose_prices,
+)
 
+_USD = "usd_per_million_useful_tokens"
 # Quantities that a run may lack: metric -> heading, how it reads. A column that no run can fill is left out.
 _PAIRS: dict[str, tuple[str, Callable[[float], str]]] = {
     "floor_share": ("floor share", percent),
     "energy_per_useful_token_j": ("J per useful token", amount),
-    "usd_per_million_useful_tokens": ("USD per million tokens", amount),
+    _USD: ("USD per million tokens", amount),
 }
 
 
@@ -31,6 +43,8 @@ def table(analysis: Analysis) -> Table | None:
         if any(row.value(metric) is not None for one in headlines for row in (one.diffusion, one.autoregressive) if row)
     ]
     too_fast = any(BELOW_FLOOR in row.marks for one in headlines for row in (one.diffusion, one.autoregressive) if row)
+    priced = {run_id for run_id, run in analysis.runs.items() if run.plan["device"]["name"] in analysis.usd_per_hour}
+    given = list(dict.fromkeys(device_in_short(short(one.device, 60)) for one in headlines if one.run_id in priced))
     head = (
         "device",
         *(["run"] if runs else []),
@@ -43,7 +57,7 @@ def table(analysis: Analysis) -> Table | None:
     return Table(
         caption=(
             "Run by run, never averaged: the fastest setting at the smallest batch. Pairs are block diffusion | "
-            "autoregressive decoding; prices are the device files', used without a pause."
+            f"autoregressive decoding{f'; {whose_prices(given)}' if _USD in pairs else ''}."
             + (f" {BELOW_FLOOR.capitalize()}." if too_fast else "")
         ),
         head=(*head, *(_PAIRS[metric][0] for metric in pairs)),

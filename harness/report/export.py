@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # A spreadsheet takes a text that begins so for a formula; behind an apostrophe it is a text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _WHOLE = tuple(name for name, kind in get_type_hints(Cell).items() if kind in (int, int | None))
+_FLAGS = ("simulated", "synthetic")
 _PARTS = ("", "_low", "_high")  # of a metric: its value and its interval
 _EXACT = 2**53  # from here on a float is no exact whole number
 _COUNTED = ("FLOP", "bytes", "operations", "passes")  # units of metrics that count whole things
@@ -52,13 +53,16 @@ def cell_frame(analysis: Analysis) -> pd.DataFrame:
     """A row for each planned cell: its configuration, what became of it, and each metric with its interval.
 
     A metric that no cell has gets no column; one that this cell lacks is empty, and `missing` says why. What counts
-    whole things is Int64, which may be empty and stays whole beside an empty one.
+    whole things is Int64, which may be empty and stays whole beside an empty one; a text is one even where all are
+    empty, so that tables of several runs can be joined.
     """
     import pandas as pd
 
     known = [name for name in METRICS if any(name in row.metrics for row in analysis.rows)]
     table = pd.DataFrame([_row(row, known) for row in analysis.rows])
-    return table.astype({name: "Int64" for name in [*_WHOLE, *_whole_metrics(table, known)]})
+    numbers = [f"{name}{part}" for name in known for part in _PARTS]
+    types = {name: "string" for name in table if name not in _FLAGS} | dict.fromkeys(numbers, "float64")
+    return table.astype(types | dict.fromkeys([*_WHOLE, *_whole_metrics(table, known)], "Int64"))
 
 
 def _whole_metrics(table: pd.DataFrame, known: list[str]) -> list[str]:

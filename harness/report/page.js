@@ -2,6 +2,7 @@
 // What stands in <details data-later> is packed until one of them is opened: the builder's own, escaped markup.
 "use strict";
 const PAGE = 25;
+const MOST_LETTERS = 15; // of a text that is not broken on paper; an id is longer
 const CALM = { ok: "", pruned: "off", skipped: "off", unsupported: "off" }; // was not tried, or needs no remedy
 const byId = (id) => document.getElementById(id);
 const state = { rows: [], sort: -1, up: true, first: 0 };
@@ -34,7 +35,7 @@ function cell(column, value) {
   }
   const text = value === null || value === undefined ? "" : String(value);
   if (column.key === "status") return element("td", text, CALM[text] ?? "bad");
-  return element("td", text, column.key === "notes" ? "wide" : "");
+  return element("td", text, column.key === "notes" ? "wide" : text.length > MOST_LETTERS ? "" : "word");
 }
 
 function plainValue(value) {
@@ -53,6 +54,32 @@ function matches(row, words) {
   });
 }
 
+// Why no cell is left: a column or a value that there is not.
+function hint(words) {
+  if (state.rows.length || !data.rows.length) return "";
+  const word = words.find((one) => !data.rows.some((row) => matches(row, [one])));
+  if (word === undefined) return "Every word has cells, but no cell has all of them.";
+  const at = word.indexOf("=");
+  if (at < 1) return `No cell's text has "${word}".`;
+  const name = word.slice(0, at);
+  if (!index.has(name)) {
+    return `No column is named "${name}"; nearest: ${nearest(name)}. All: ${columns.map((one) => one.key).join(", ")}.`;
+  }
+  const column = index.get(name);
+  const values = [...new Set(data.rows.map((row) => plainValue(row[column])))].filter((value) => value !== null);
+  const more = values.length > 9 ? " and more" : "";
+  return `No cell has ${word}; ${columns[column].key} is ${values.slice(0, 9).join(", ") || "always empty"}${more}.`;
+}
+
+// The columns whose names share most pairs of letters with it.
+function nearest(name) {
+  const pairs = (text) => [...text].slice(1).map((letter, i) => text[i] + letter);
+  const own = new Set(pairs(name));
+  const likeness = (other) => pairs(other).filter((pair) => own.has(pair)).length / (own.size + other.length);
+  const names = columns.map((one) => one.key).sort((a, b) => likeness(b) - likeness(a));
+  return names.slice(0, 3).join(", ");
+}
+
 function compare(a, b) {
   const left = plainValue(a[state.sort]);
   const right = plainValue(b[state.sort]);
@@ -67,6 +94,7 @@ function select() {
   if (state.sort >= 0) state.rows.sort(compare);
   state.first = 0;
   show();
+  byId("hint").textContent = hint(words);
 }
 
 function show() {
@@ -89,6 +117,7 @@ function head() {
   columns.forEach((column, i) => {
     const made = element("th", undefined, column.kind === "text" ? "" : "number");
     made.scope = "col";
+    made.dataset.label = column.label; // on paper: no button is repeated on a table's further sheets
     const button = element("button", column.label);
     button.type = "button";
     button.title = column.title;
@@ -137,7 +166,8 @@ async function fill() {
     if (!column.texts) return;
     for (const row of data.rows) if (row[i] !== null) row[i] = column.texts[row[i]];
   });
-  index = new Map(columns.map((column, i) => [column.key, i]));
+  const heading = (column) => column.label.toLowerCase().replaceAll(" ", "_");
+  index = new Map([heading, (column) => column.key].flatMap((named) => columns.map((column, i) => [named(column), i])));
   head();
   select();
 }

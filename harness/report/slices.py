@@ -173,7 +173,7 @@ def _key(run_id: str, cell: Cell, is_wide: bool) -> _Key:
 def _condition(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:
     """The conditions in which the slices differ, as this one has them, but not its run."""
     differing = [key for key in keys if len({setting(s.cell, key) for s in slices}) > 1]
-    parts = [f"{key} {short(str(setting(one.cell, key)), 60)}" for key in differing]
+    parts = [f"{key.replace('_', ' ')} {short(str(setting(one.cell, key)), 60)}" for key in differing]
     if len({s.stopping for s in slices}) > 1 and one.stopping:
         parts.append(f"stopping {one.stopping}")
     return ", ".join(parts)
@@ -208,7 +208,7 @@ def conditions(part: Slice, bands: str) -> str:
         texts.append(f"* not the trained block length {part.run.trained_block_length}")
     if any("speedup_vs_ar" in row.metrics for row in part.rows):
         texts.append(f"speed-ups {BASELINE}")
-    texts.append(bands)
+    texts += [bands] if bands else []
     texts += ["SYNTHETIC: made-up test data"] if part.rows[0].is_synthetic else []
     drawn = list(dict.fromkeys(what for row in part.rows for what in row.cell.drawn))
     simulated = drawn or (["simulated"] if part.rows[0].is_simulated else [])

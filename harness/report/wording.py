@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.analysis.crossover_range import CrossoverRange
+from harness.analysis.run_data import GIVEN_PRICE
 from harness.analysis.summary import OVER_LAUNCHES, OVER_PROMPTS, Summary
 from harness.records.types import Cell
 
@@ -146,9 +147,20 @@ def setting(cell: Cell) -> str:
     return f"{cell.block_length}-token blocks and {'' if cell.stopping == 'fixed' else 'at most '}{steps}"
 
 
+def steps_in_short(cell: Cell) -> str:
+    """A diffusion cell's steps for a picture: 8 steps, or <=8 steps where the content decides."""
+    return f"{'' if cell.stopping == 'fixed' else '<='}{counted(cell.num_steps or 0, 'step')}"
+
+
 def device_in_short(display_name: str) -> str:
     """Without the maker, which most devices share, and without the memory."""
     return re.sub(r"^(NVIDIA |AMD )?(GeForce )?|( \d+ GB| \(.*\))$", "", display_name)
+
+
+def whose_prices(given: Sequence[str]) -> str:
+    """Where a table's prices come from. given: names of devices whose price is not their file's."""
+    told = "prices are the device files', used without a pause"
+    return told + (f", but for {listed(given)} what was {GIVEN_PRICE}" if given else "")
 
 
 def price(figure: Any) -> str:
@@ -156,4 +168,5 @@ def price(figure: Any) -> str:
     if not isinstance(figure, dict) or figure.get("value") is None:
         return "none in the device's file"
     notes = [figure.get("source"), "recalled" if figure.get("recalled") else "", figure.get("note")]
-    return f"{figure['value']} USD per hour ({'; '.join(filter(None, notes))}), taken as used without a pause"
+    source = "; ".join(filter(None, notes)) or "no source given"
+    return f"{figure['value']} USD per hour ({source}), taken as used without a pause"

@@ -56,6 +56,13 @@ def test_every_page_is_quiet_and_asks_for_nothing(visit: Open, name: str) -> Non
     assert (opened.said, opened.requests) == ([], [])
 
 
+def test_a_phone_has_room_for_the_reasons_of_what_is_not_drawn(visit: Open) -> None:
+    page = visit(odd("graded")[1], width=PHONE).page
+    widths = [reason.bounding_box()["width"] for reason in page.locator("dl.reasons dd").all()]
+    assert widths
+    assert min(widths) > 0.8 * PHONE
+
+
 @pytest.mark.parametrize("name", ["only failed cells", "graded", "three devices"])
 def test_a_phone_scrolls_the_page_down_and_never_sideways(visit: Open, name: str) -> None:
     page = unfolded(visit(odd(name)[1], width=PHONE, height=800))

@@ -143,10 +143,30 @@ def test_a_filter_keeps_the_rows_that_have_its_values(visit: Open, page: str) ->
     assert opened.count == "1 to 20 of 20 cells"
 
 
-def test_a_filter_that_nothing_matches_shows_no_row(visit: Open, page: str) -> None:
+def test_a_column_goes_by_the_name_over_it_too(visit: Open, page: str) -> None:
     opened = visit(page)
-    opened.page.fill("#filter", "no such cell")
+    opened.page.fill("#filter", "Batch=2 steps=8|12 status=ok")
+    assert set(opened.rows("batch")) == {"2"}
+    assert set(opened.rows("steps")) == {"8", "12"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nothing", """No cell's text has "nothing"."""),
+        ("batch=1 no_steps=8", 'No column is named "no_steps"; nearest: num_steps, '),
+        ("no_steps=8", "All: status, decoding, batch_size, block_length, num_steps, "),
+        ("batch=3", "No cell has batch=3; batch_size is 1, 2, 4, 8, 16, 32."),
+        ("decoding=autoregressive block=256", "Every word has cells, but no cell has all of them."),
+    ],
+)
+def test_a_filter_that_nothing_matches_shows_no_row_and_says_why(visit: Open, page: str, words: str, said: str) -> None:
+    opened = visit(page)
+    opened.page.fill("#filter", words)
     assert (opened.rows("status"), opened.count) == ([], "0 cells")
+    assert said in opened.page.locator("#hint").inner_text()
+    opened.page.fill("#filter", "batch=1")
+    assert opened.page.locator("#hint").inner_text() == ""
 
 
 @pytest.mark.parametrize("status", ["oom", "pruned", "error", "skipped"])

@@ -14,7 +14,7 @@ from odd_inputs import odd
 from harness.report import headlines
 
 Open = Callable[..., Visit]
-PAPER_PX, LANDSCAPE_PX = 718, 1046  # an A4 sheet between Chromium's margins, in CSS pixels
+PAPER_PX, LANDSCAPE_PX = 710, 1039  # an A4 sheet between the page's margins, in CSS pixels
 NAMES = ["graded", "three devices", "only failed cells"]
 
 
@@ -28,6 +28,22 @@ def printed(visit: Visit) -> list[str]:
     pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed; it is in the dev extra")
     sheets = pypdf.PdfReader(io.BytesIO(visit.page.pdf(format="A4"))).pages
     return [plain(sheet.extract_text()) for sheet in sheets]
+
+
+def printed_places(visit: Visit) -> list[tuple[float, float]]:
+    """Where the texts of the first sheet begin, in points from its lower left corner."""
+    pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed; it is in the dev extra")
+    places: list[tuple[float, float]] = []
+
+    def keep(text: str, placed: list[float], within: list[float], *_: object) -> None:
+        if text.strip():
+            across, up = (placed[4] * within[0] + placed[5] * within[2], placed[4] * within[1] + placed[5] * within[3])
+            places.append((across + within[4], up + within[5]))
+
+    pypdf.PdfReader(io.BytesIO(visit.page.pdf(format="A4"))).pages[0].extract_text(
+        visitor_text=lambda t, cm, tm, *_: keep(t, tm, cm)
+    )
+    return places
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,6 +91,30 @@ def test_nothing_runs_off_the_sheet(visit: Open, name: str) -> None:
         assert beyond == []
 
 
+@pytest.mark.parametrize("name", ["graded", "three devices"])
+def test_no_word_and_no_number_of_the_table_is_broken_on_paper(visit: Open, name: str) -> None:
+    page = visit(odd(name)[1], width=LANDSCAPE_PX, height=1000).page
+    page.emulate_media(media="print")
+    broken = page.evaluate(
+        """() => [...document.querySelectorAll("#table td:not(:last-child)")].flatMap((cell) => [...cell.childNodes])
+            .filter((part) => part.textContent.trim() && !part.textContent.trim().includes(" "))
+            .filter((part) => {
+                const range = document.createRange();
+                range.selectNodeContents(part);
+                return new Set([...range.getClientRects()].map((line) => Math.round(line.top))).size > 1;
+            }).map((part) => part.textContent)"""
+    )
+    assert broken == []
+    assert page.locator("#count").is_visible()  # which rows these are
+    assert not page.locator("#filter").is_visible()
+
+
+def test_a_sheet_has_margins_whatever_prints_it(visit: Open) -> None:
+    texts = printed_places(visit(odd("one cell")[1]))
+    assert min(x for x, _ in texts) > 25  # points of 595
+    assert max(y for _, y in texts) < 842 - 25
+
+
 def test_the_sheets_of_the_table_alone_lie_on_their_side(visit: Open) -> None:
     pypdf = pytest.importorskip("pypdf", reason="pypdf is not installed; it is in the dev extra")
     sheets = pypdf.PdfReader(io.BytesIO(visit(odd("three devices")[1]).page.pdf(format="A4"))).pages
@@ -83,3 +123,5 @@ def test_the_sheets_of_the_table_alone_lie_on_their_side(visit: Open) -> None:
     headings = ("What did every cell give?", "Did every cell finish, and if not, why?")
     first, behind = (next(i for i, text in enumerate(texts) if heading in text) for heading in headings)
     assert on_their_side == [first <= i < behind for i in range(len(sheets))]
+    assert behind - first > 1
+    assert all("useful tok/s" in text for text in texts[first:behind])  # each has the names of the columns

@@ -12,9 +12,11 @@ from statistics import median
 from xml.etree import ElementTree as ET
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hostile import HOSTILE, hostile_scenario
 from PIL import Image
+from pyarrow import parquet
 from synthetic import Scenario, write_run
 
 from harness import cli
@@ -87,6 +89,29 @@ def test_what_counts_whole_things_is_a_whole_number_beside_empty_ones_too(usual:
     table = pd.read_parquet(folder / "cells.parquet")
     assert {str(table[name].dtype) for name in WHOLE} == {"Int64"}
     assert [None if pd.isna(one) else one for one in table["num_steps"]] == [cell.num_steps for cell in cells]
+
+
+def test_a_column_has_its_type_whatever_the_rows_hold(tmp_path: Path) -> None:
+    scenarios = {
+        "all texts empty": Scenario(axes={"decoding": ["autoregressive"]}, roofs=False),
+        "no number": Scenario(outcome=lambda cell, _: "error", axes={"stopping": ["adaptive"]}),
+        "all kinds": Scenario(outcome=lambda cell, _: "oom" if cell.batch_size > 4 else "ok"),
+    }
+    tables = []
+    for name, scenario in scenarios.items():
+        frame = cell_frame(analyse([load_run(write_run(tmp_path / name, scenario))]))
+        frame.to_parquet(tmp_path / f"{name}.parquet", index=False)
+        tables.append(parquet.read_table(tmp_path / f"{name}.parquet"))
+    for table in tables:
+        assert pa.null() not in table.schema.types
+        shared = set(table.column_names) & set(tables[-1].column_names)
+        assert {name: table.schema.field(name).type for name in shared} == {
+            name: tables[-1].schema.field(name).type for name in shared
+        }
+    assert {"twin_id", "reason", "stopping", "floor_roof", "floor_experts", "marks", "useful_tok_s"} <= {
+        name for name in tables[0].column_names if name in tables[-1].column_names
+    }
+    assert pa.concat_tables(tables, promote_options="default").num_rows == sum(len(one) for one in tables)
 
 
 def test_a_count_with_a_half_keeps_it(usual: tuple[Path, Analysis]) -> None:

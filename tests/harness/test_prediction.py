@@ -287,6 +287,20 @@ def test_the_pages_table_has_every_devices_numbers(unmeasured: Analysis, page: s
         )
 
 
+def test_a_given_price_is_that_of_a_predicted_device_too(unmeasured: Analysis, page: str) -> None:
+    given = replace(unmeasured, usd_per_hour={"h100": 7.2, "rtx5090": 0.36})
+    before, after = ({one.device.name: one for one in each.predictions.devices} for each in (unmeasured, given))
+    for name, one in after.items():
+        price = {"h100": 7.2, "rtx5090": 0.36}.get(name, devices()[name].price_usd_per_hour.value)
+        for decoding, points in one.floors.items():
+            expected = None if price is None else pytest.approx(price / 3600 / points[0][1] * 1e6)
+            assert one.usd_per_million(decoding) == expected
+        assert one.floors == before[name].floors
+    own = build_page(given)
+    assert "but for H100 SXM and RTX 5090 what was given with --usd-per-hour" in own
+    assert "given with" not in page
+
+
 def test_the_sentence_names_the_ends_of_the_devices(unmeasured: Analysis, page: str) -> None:
     found = json.loads(json.dumps(unmeasured.to_json(), allow_nan=False))["predictions"]
     speeds = {one["device"]: one["floor_tok_s"][BLOCK_DIFFUSION][0][1] for one in found["devices"]}

@@ -54,6 +54,16 @@ def test_every_answer_is_on_the_page(answers: Answers, page: str) -> None:
     assert all(answer in texts for found in answers.values() for _, answer in found)
 
 
+def test_no_answer_has_the_star_that_pictures_explain(answers: Answers) -> None:
+    assert not [answer for found in answers.values() for _, answer in found if "*" in answer]
+
+
+def test_a_caption_speaks_of_bands_where_there_are_some(page: str) -> None:
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        if "bands: smallest to largest round" in " ".join(parsed(svg).texts):
+            assert re.search(r"opacity: 0\.(18|4)\b", svg), svg[:80]
+
+
 def test_the_heat_maps_answer_counts_its_cells(answers: Answers, frame: pd.DataFrame) -> None:
     for part, answer in answers["speedup"]:
         rows = rows_of_slice(part, frame)

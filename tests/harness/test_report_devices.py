@@ -13,6 +13,8 @@ from several_runs import analysed, group, on, section, texts_of, tok_s, written
 from synthetic import usual_pass_s, write_run
 from whole import whole
 
+from harness.analysis.analyse import analyse
+from harness.analysis.run_data import load_run
 from harness.records.types import Cell
 from harness.report import devices
 from harness.report.figures.heat_map_together import heat_map_together
@@ -47,6 +49,17 @@ def speedup(run_dir: Path, block_length: int, batch_size: int) -> float:
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return written(tmp_path_factory.mktemp("three"), THREE)
+
+
+def test_the_table_of_devices_says_whose_prices_it_has_where_it_has_any(three: list[Path]) -> None:
+    def caption(paths: list[Path], **usd_per_hour: float) -> str:
+        found = devices.table(analyse([load_run(path, usd_per_hour) for path in paths], usd_per_hour))
+        assert found is not None
+        return found.caption
+
+    assert "prices are the device files', used without a pause." in caption(three)
+    assert "a pause, but for GPU B what was given with --usd-per-hour." in caption(three, b=2.0)
+    assert "price" not in caption(three[1:])
 
 
 @pytest.mark.parametrize("name", ["throughput", "speedup"])

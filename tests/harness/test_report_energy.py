@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import statistics
 from pathlib import Path
@@ -93,14 +94,14 @@ def test_the_picture_prints_price_source_date_and_utilisation(tmp_path: Path) ->
 
 def test_without_energy_the_price_is_drawn_and_the_reason_is_told(tmp_path: Path) -> None:
     figure = draw(made(tmp_path, energy=False))
-    assert "There is no energy: not asked for: the suite's `energy` does not name this cell" in figure.answer
+    assert "There is no energy (not asked for: the suite's `energy` does not name this cell)" in figure.answer
     assert "In USD per million useful tokens" in figure.answer
     assert "idle" not in figure.picture
 
 
 def test_without_a_price_the_energy_is_drawn_and_the_reason_is_told(tmp_path: Path) -> None:
     figure = draw(made(tmp_path, price=False))
-    assert "There is no price: the device's file has no price." in figure.answer
+    assert "There is no price (the device's file has no price)." in figure.answer
     assert "--usd-per-hour made_up_gpu=PRICE" in figure.next_step
 
 
@@ -132,6 +133,13 @@ def test_the_tile_has_the_joules_of_both_sides_of_the_headline(tmp_path: Path) -
     assert (tile.name, tile.value, tile.unit) == ("energy per useful token, batch 1", " | ".join(values), "J")
 
 
+def test_the_caption_speaks_of_what_is_drawn_alone(tmp_path: Path) -> None:
+    for name, shown in (("energy", {"energy": True, "price": False}), ("price", {"energy": False, "price": True})):
+        texts = re.findall(r">([^<]+)</text>", str(draw(made(tmp_path / name, **shown)).picture))
+        assert ("window of repeated requests" in " ".join(texts)) == shown["energy"]
+        assert ("a price list, 2026-11" in " ".join(texts)) == shown["price"]
+
+
 def test_the_tile_says_why_there_is_no_energy(tmp_path: Path) -> None:
     analysis = analysed(made(tmp_path, energy=False))
     tile = next(one for one in headlines.tiles(analysis.headlines[0], analysis) if one.name.startswith("energy"))
@@ -141,7 +149,11 @@ def test_the_tile_says_why_there_is_no_energy(tmp_path: Path) -> None:
 
 def test_report_takes_another_price_and_says_whose_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir, page = made(tmp_path), tmp_path / "page.html"
-    assert main(["report", str(run_dir), "-o", str(page), "-q", "--usd-per-hour", "made_up_gpu=5"]) == 0
+    prices = ("--usd-per-hour", "made_up_gpu=5", "--usd-per-hour", "h200=9")  # the second one is predicted alone
+    assert main(["report", str(run_dir), "-o", str(page), "--json", *prices]) == 0
+    predicted = {one["device"]: one for one in json.loads(capsys.readouterr().out)["predictions"]["devices"]}
+    _, tok_s = predicted["h200"]["floor_tok_s"]["block_diffusion"][0]
+    assert predicted["h200"]["usd_per_million_at_floor"]["block_diffusion"] == pytest.approx(9 / 3600 / tok_s * 1e6)
     text = page.read_text(encoding="utf-8")
     assert "5.0 USD per hour (given with --usd-per-hour)" in text
     assert f"takes {2 * dollars(at(run_dir, 'block_diffusion', 1)):.3g} at batch 1" in text
@@ -151,17 +163,23 @@ def test_report_takes_another_price_and_says_whose_it_is(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("made_up=5", "'made_up' is no device of these runs: made_up_gpu"),
+        ("made_up=5", ", made_up_gpu, "),
+        ("made_up=5", "nearest valid: made_up_gpu"),
+        ("h10=5", "nearest valid: h100"),
         ("made_up_gpu=free", "holds no price"),
         ("made_up_gpu=-1", "holds no price"),
         ("made_up_gpu=nan", "holds no price"),
         ("5", "holds no price"),
+        ("made_up_gpu=5 made_up_gpu=6", "'made_up_gpu' is named twice, with 5 and with 6"),
     ],
 )
 def test_a_price_that_is_none_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, said: str
 ) -> None:
     page = tmp_path / "page.html"
-    assert main(["report", str(made(tmp_path)), "-o", str(page), "--usd-per-hour", given]) == 2
-    assert said in capsys.readouterr().err
+    words = [word for price in given.split() for word in ("--usd-per-hour", price)]
+    assert main(["report", str(made(tmp_path)), "-o", str(page), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --usd-per-hour: ")
+    assert said in error
     assert not page.exists()

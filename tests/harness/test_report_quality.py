@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy import stats
 from synthetic import Scenario, usual_pass_s, write_run
 
@@ -338,6 +339,28 @@ def test_title_axes_and_metric_names_of_proxies_say_so(proxies: tuple[Analysis, 
     }  # fmt: skip
 
 
+def test_no_marker_and_no_label_of_the_proxies_is_cut(
+    proxies: tuple[Analysis, list[Json]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings: list[Any] = []
+    monkeypatch.setattr("harness.report.svg.to_svg", lambda drawing, **_: drawings.append(drawing))
+    drawn(proxies[0], "proxy")
+    (drawing,) = drawings
+    renderer = FigureCanvasAgg(drawing).get_renderer()
+    markers = 0
+    for axes in drawing.axes:
+        box, label = axes.get_window_extent(), axes.yaxis.label.get_window_extent(renderer)
+        assert 0 <= label.y0 < label.y1 <= drawing.bbox.height
+        for line in axes.lines:
+            if line.get_marker() != "None":
+                reach = (line.get_markersize() + line.get_markeredgewidth()) / 2 * drawing.dpi / 72
+                heights = axes.transData.transform(line.get_xydata())[:, 1]
+                assert box.y0 <= min(heights) - reach
+                assert max(heights) + reach <= box.y1
+                markers += len(heights)
+    assert markers >= 4
+
+
 @pytest.mark.parametrize(
     ("scenario", "name", "why"),
     [
@@ -376,5 +399,5 @@ def test_a_wide_slice_holds_all_prompt_sets_and_stopping_rules_of_its_conditions
     assert [{(row.cell.prompt_set, row.cell.prompt_tokens) for row in part.rows} for part in wide] == [
         {("code", tokens), ("maths", tokens)} for tokens in (32, 64)
     ]
-    assert [part.title for part in wide] == ["prompt_tokens 32", "prompt_tokens 64"]
+    assert [part.title for part in wide] == ["prompt tokens 32", "prompt tokens 64"]
     assert sum(len(part.settings) for part in wide) == len(analysis.settings)

@@ -117,7 +117,7 @@ def test_where_no_clock_was_recorded_the_answer_says_why(tmp_path: Path) -> None
             one["missing"]["clocks_mhz"] = "no NVML here"
 
     figure = draw(alter(write_run(tmp_path, Scenario(axes=AXES)), unwatched))
-    assert "clocks and temperature were not recorded (no NVML here)" in figure.answer
+    assert "no round was discarded and repeated; clocks and temperature were not recorded (no NVML" in figure.answer
     assert "SM clock" not in figure.picture
 
 

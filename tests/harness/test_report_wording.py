@@ -10,7 +10,7 @@ from pages import analysed
 from synthetic import Scenario
 
 from harness.report.svg import spread
-from harness.report.wording import interval, is_clear, lead, ratio
+from harness.report.wording import interval, is_clear, lead, price, ratio, steps_in_short
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,17 @@ from harness.report.wording import interval, is_clear, lead, ratio
 )
 def test_a_lead_is_told_in_the_same_words_in_both_directions(speedup: float, words: str) -> None:
     assert lead(speedup) == words
+
+
+def test_one_step_is_no_steps(tmp_path: Path) -> None:
+    rows = analysed(tmp_path, Scenario(axes={"num_steps": [1, 8], "stopping": ["fixed", "adaptive"]})).rows
+    said = {steps_in_short(row.cell) for row in rows if not row.is_autoregressive}
+    assert said == {"1 step", "8 steps", "<=1 step", "<=8 steps"}
+
+
+def test_a_price_says_where_it_is_from_or_that_nobody_says() -> None:
+    assert price({"value": 2.0, "source": ""}) == "2.0 USD per hour (no source given), taken as used without a pause"
+    assert price({"value": 2.0, "source": "a list", "recalled": True}).startswith("2.0 USD per hour (a list; recalled)")
 
 
 def test_one_round_claims_no_interval(tmp_path: Path) -> None:

@@ -77,10 +77,10 @@ class PageFigureKind:
     draw: Callable[[Analysis, str], Figure]  # (analysis, the picture's id on the page); raises NotDrawn
 
 
-def drawing_with_caption(part: Slice, height_in: float, bands: str = ROUNDS) -> tuple[Drawing, float]:
+def drawing_with_caption(part: Slice, height_in: float, bands: str = "") -> tuple[Drawing, float]:
     """An empty figure with the conditions at its foot, and the share of its height that they take.
 
-    bands: what its bands and bars mean.
+    bands: what its bands and bars mean, where it has any.
     """
     return captioned(conditions(part, bands), height_in)
 

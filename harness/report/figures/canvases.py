@@ -45,7 +45,7 @@ def canvases(part: Slice, name: str) -> Figure:
             bottom = foot + ((panel_rows - 1 - line) * _PANEL_IN + 0.45) / height_in
             axes = drawing.add_axes((0.085 + column * width, bottom, width - 0.07, (_PANEL_IN - 0.75) / height_in))
             _panel(axes, taken[cap], cap, is_first=column == 0)
-        answer = _answer(taken, shown, f"{part.block_label(block_length or 0)}-token blocks")
+        answer = _answer(taken, shown, f"{block_length}-token blocks")
         picture = svg.to_svg(drawing, name=name, title=QUESTION, description=answer)
     return Figure(
         answer=answer,

@@ -36,10 +36,10 @@ class Compared:
     def block_length(self) -> int:
         return self.diffusion[0].cell.block_length or 0
 
-    def where(self, part: Slice) -> str:
+    def where(self) -> str:
         """The beginning of a sentence about them."""
         prompts = counted(len(self.diffusion[0].prompts), "prompt")
-        return f"At batch {self.batch_size} with {part.block_label(self.block_length)}-token blocks, over {prompts}"
+        return f"At batch {self.batch_size} with {self.block_length}-token blocks, over {prompts}"
 
     @property
     def rows_filter(self) -> str:

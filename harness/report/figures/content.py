@@ -9,7 +9,7 @@ from harness.analysis.rows import CellRow
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, measured
 from harness.report.slices import Slice
-from harness.report.wording import counted, percent, short
+from harness.report.wording import counted, percent, setting, short
 
 QUESTION = "Which prompts need many steps?"
 _BANDS = "bars: from the 10th to the 90th percentile of canvases; line: half of them have stopped; dot: mean"
@@ -76,7 +76,7 @@ def _answer(part: Slice, row: CellRow, every: list[Category]) -> str:
     canvases = sum(one.taken.total() for one in every)
     capped = sum(one.taken[one.cap or 0] for one in every)
     steps = sum(steps * count for one in every for steps, count in one.taken.items())
-    where = f"With {part.block_label(row.cell.block_length or 0)}-token blocks and at most {row.cell.num_steps} steps"
+    where = f"With {setting(row.cell)}"
     least, most = every[0], every[-1]
     told = f"{where}, a canvas takes {most.mean_steps:.3g} steps on average for {short(most.name)}"
     if len(every) > 1:

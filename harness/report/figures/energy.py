@@ -48,7 +48,8 @@ def energy(part: Slice, name: str) -> Figure:
     if not known:
         raise NotDrawn("; ".join(f"{panel.noun}: {panel.why_not}" for panel in panels))
     priced = price(part.run.plan["device"].get("price_usd_per_hour"))
-    bands = f"energy: the device's over a window of repeated requests; price: {short(priced, 160)}"
+    sources = {_ENERGY: "energy: the device's over a window of repeated requests", _USD: f"price: {short(priced, 160)}"}
+    bands = "; ".join(sources[panel.metric] for panel in known)
     with svg.style():
         drawing, foot = drawing_with_caption(part, 3.5, bands)
         for i, panel in enumerate(known):
@@ -94,7 +95,7 @@ def _answer(panels: Sequence[_Panel]) -> str:
         if panel.sides:
             told.append(_of(panel))
         else:
-            told.append(f"There is no {panel.noun}: {panel.why_not}.")
+            told.append(f"There is no {panel.noun} ({panel.why_not}).")
     return " ".join(told)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.analysis.rows import CellRow
 from harness.report import svg
-from harness.report.figures.base import ROUNDS, Figure, NotDrawn, fastest_first
+from harness.report.figures.base import Figure, NotDrawn, fastest_first
 from harness.report.figures.heat_map import (
     KEY_IN,
     QUESTION,
@@ -48,9 +48,7 @@ def heat_map_together(parts: Sequence[Slice], name: str) -> Figure:
     grid = Grid.of(whole, most_a_side=min(12, round((_MOST_SQUARES / len(shown)) ** 0.5)))
     with svg.style():
         labels = [steps_label(part, num_steps) for part in shown]
-        drawing, foot, places = panels(
-            shown, ROUNDS, height_in=_PANEL_IN, head_in=_HEAD_IN, foot_in=KEY_IN, subtitles=labels
-        )
+        drawing, foot, places = panels(shown, height_in=_PANEL_IN, head_in=_HEAD_IN, foot_in=KEY_IN, subtitles=labels)
         scale = scale_of(_compared(whole.diffusion))
         for place in places:
             draw_panel(place.axes, place.part, grid, num_steps, scale, is_first=place.is_first)

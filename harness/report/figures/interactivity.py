@@ -11,7 +11,15 @@ from harness.analysis.frontier import Served, clearly_beats, device_tok_s_at, fr
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, Table, drawing_with_caption, log_axis, thousands
 from harness.report.slices import Slice
-from harness.report.wording import AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME, lead, listed, setting, tok_s
+from harness.report.wording import (
+    AUTOREGRESSIVE_NAME,
+    BLOCK_DIFFUSION_NAME,
+    lead,
+    listed,
+    setting,
+    steps_in_short,
+    tok_s,
+)
 
 QUESTION = "What does interactivity cost?"
 TARGETS_TOK_S = (50, 100, 200, 400)
@@ -113,8 +121,7 @@ def _short(part: Slice, one: Served) -> str:
     cell = one.row.cell
     if cell.block_length is None:
         return f"batch {cell.batch_size}"
-    bound = "" if cell.stopping == "fixed" else "<="
-    return f"batch {cell.batch_size}, {part.block_label(cell.block_length)} x {bound}{cell.num_steps} steps"
+    return f"batch {cell.batch_size}, {part.block_label(cell.block_length)} x {steps_in_short(cell)}"
 
 
 def _table(lines: Lines) -> Table | None:

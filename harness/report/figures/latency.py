@@ -12,7 +12,7 @@ from harness.report import svg
 from harness.report.figures.base import Figure, drawing_with_caption, log2_axis, log_axis
 from harness.report.figures.sides import Side, batches_of, lacking, sides
 from harness.report.slices import Slice
-from harness.report.wording import listed
+from harness.report.wording import setting
 
 QUESTION = "What does a user feel?"
 _BANDS = (
@@ -77,12 +77,12 @@ def _draw(axes: Axes, side: Side, times: Times) -> None:
 
 def _answer(part: Slice, lines: Sequence[Side]) -> str:
     batches = batches_of(lines)
-    settings = listed([side.said() for side in lines])
+    settings = [f", with {setting(side.rows[0].cell)}" for side in lines if not side.is_autoregressive]
     told = []
     for batch_size in dict.fromkeys((batches[0], batches[-1])):
         each = [text for side in lines if (text := _told(part, side, batch_size))]
         told.append(f"At batch {batch_size} {'; '.join(each)}.")
-    return f"Medians of {settings}. {' '.join(told)}{lacking(lines, 'no finished cell here')}"
+    return f"Medians{''.join(settings)}. {' '.join(told)}{lacking(lines, 'no finished cell here')}"
 
 
 def _told(part: Slice, side: Side, batch_size: int) -> str:

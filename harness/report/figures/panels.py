@@ -47,7 +47,7 @@ def chosen(parts: Sequence[Slice]) -> tuple[list[Slice], str]:
 
 def panels(
     parts: Sequence[Slice],
-    bands: str,
+    bands: str = "",
     *,
     height_in: float,
     head_in: float,

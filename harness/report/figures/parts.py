@@ -131,12 +131,13 @@ def _ranked(step: StepParts) -> list[tuple[str, float]]:
 
 def _how_far(ratios: list[float | None]) -> str:
     """What taking the times cost: the parts' sum against steps that nobody disturbed."""
-    known = [f"{ratio:.2f}" for ratio in ratios if ratio is not None]
+    known = sorted(ratio for ratio in ratios if ratio is not None)
     if not known:
         return "These are steps of an untimed request; timed ones to compare with are missing."
+    span = " to ".join(dict.fromkeys(f"{ratio:.2f}" for ratio in (known[0], known[-1])))
     return (
-        f"These are steps of an untimed request, which taking the times of parts disturbs: they took {listed(known)} "
-        "times as long as those of the timed round with the same seed."
+        f"These are steps of an untimed request, which taking the times of parts disturbs: they took {span} times as "
+        "long as those of the timed round with the same seed."
     )
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 from harness.analysis.assumptions import EXPONENTS, UNIFORM
 from harness.analysis.efficiency import MEASURED, Efficiency
 from harness.analysis.prediction import BATCHES, PROMPT_TOKENS, STATIC_REPLAY, DevicePrediction, Predictions
+from harness.analysis.run_data import GIVEN_PRICE
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
 from harness.report.figures.base import Table
 from harness.report.wording import (
@@ -24,6 +25,7 @@ from harness.report.wording import (
     short,
     tok_s,
     up_to,
+    whose_prices,
 )
 
 NAMES = {BLOCK_DIFFUSION: BLOCK_DIFFUSION_NAME, AUTOREGRESSIVE: AUTOREGRESSIVE_NAME}
@@ -129,8 +131,8 @@ def percent_off(share: float) -> str:
 def table(found: Predictions) -> Table:
     return Table(
         caption=(
-            f"PREDICTED: {found.model}, {found.num_steps} steps, batch 1; pairs are diffusion | autoregressive; prices "
-            f"are the device files', used without a pause; ranges: with {OTHERS}, too"
+            f"PREDICTED: {found.model}, {found.num_steps} steps, batch 1; pairs are diffusion | autoregressive; "
+            f"{_prices(found)}; ranges: with {OTHERS}, too"
         ),
         head=(
             *("device", "weights", "floor, tok/s", "expected, tok/s", "speed-up at the floors", "last batch, and why"),
@@ -141,6 +143,14 @@ def table(found: Predictions) -> Table:
         numbers=(2, 3, 4, 6, 7, 8, 9, 10),
         wide=(11,),
     )
+
+
+def _prices(found: Predictions) -> str:
+    """Whose prices the table uses, and how a device gets one that has none."""
+    hours = [(one, one.device.price_usd_per_hour) for one in found.devices]
+    given = [short_name(one) for one, hour in hours if hour.source == GIVEN_PRICE]
+    unknown = next((one.device.name for one, hour in hours if hour.value is None), None)
+    return whose_prices(given) + (f"; another: `report RUN --usd-per-hour {unknown}=PRICE`" if unknown else "")
 
 
 def _row(one: DevicePrediction, found: Predictions) -> tuple[str, ...]:

@@ -42,10 +42,11 @@ def proxy(part: Slice, name: str) -> Figure:
             drawing.add_axes((0.095 + 0.49 * i, foot + 0.145, 0.395, 0.815 - foot)) for i in range(2)
         )
         _panel(likelihood, [(p, p.nll_nats) for p in points], twin)
-        likelihood.set_ylim(0, None)
-        likelihood.set_ylabel("PROXY: negative log-likelihood, nats a token", fontsize=9)
+        known = [nats for nats in (*(p.nll_nats for p in points), twin) if nats is not None]
+        likelihood.set_ylim(0, 1.12 * max(known, default=1))  # room for whole markers
+        likelihood.set_ylabel("PROXY: negative log-likelihood, nats", fontsize=9)
         _panel(agreement, [(p, p.agreement) for p in points], None)
-        agreement.set_ylim(-0.03, 1.03)
+        agreement.set_ylim(-0.04, 1.06)
         agreement.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.0f} %"))
         agreement.set_ylabel("PROXY: tokens as with the most steps", fontsize=9)
         answer = _answer(part, rows[0], points, twin)
@@ -114,7 +115,7 @@ def _panel(axes: Axes, points: list[tuple[_Point, float | None]], twin: float | 
 
 
 def _answer(part: Slice, row: CellRow, points: list[_Point], twin: float | None) -> str:
-    where = f"At batch {row.cell.batch_size} with {part.block_label(row.cell.block_length or 0)}-token blocks"
+    where = f"At batch {row.cell.batch_size} with {row.cell.block_length}-token blocks"
     nll = [f"{p.nll_nats:.3g} nats {_with(p)}" for p in _ends(points) if p.nll_nats is not None]
     nll += [] if twin is None else [f"{twin:.3g} for autoregressive decoding"]
     same = [f"{percent(p.agreement)} {_with(p)}" for p in _ends(points) if p.agreement is not None]

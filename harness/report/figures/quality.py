@@ -142,7 +142,7 @@ def _answer(part: Slice, shown: Compared) -> str:
     parts = [*_of_fixed(shown.fixed), *map(_of_adaptive, shown.adaptive)]
     if shown.twin is not None:
         parts.append(f"autoregressive decoding has {percent(exact(shown.twin).value)}")
-    return f"{shown.where(part)}: {'; '.join(parts)}."
+    return f"{shown.where()}: {'; '.join(parts)}."
 
 
 def _of_fixed(fixed: Sequence[Setting]) -> list[str]:

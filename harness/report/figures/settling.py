@@ -67,13 +67,15 @@ def _rows_filter(row: CellRow) -> str:
 def _draw(axes: Axes, rows: Rows, tau: float | None) -> None:
     at = _by_position(rows)
     places = list(range(1, len(at) + 1))
-    axes.plot(places, [fmean(steps) for steps in at], "-", color=svg.DIFFUSION, linewidth=2.2)
+    means = [fmean(steps) for steps in at]
+    axes.plot(places, means, "-", color=svg.DIFFUSION, linewidth=2.2)
     many = [(place, steps) for place, steps in zip(places, at, strict=True) if len(steps) >= FEWEST_FOR_TENTHS]
     if many:
         low, high = ([float(np.quantile(steps, q, method="inverted_cdf")) for _, steps in many] for q in (0.1, 0.9))
         axes.fill_between([place for place, _ in many], low, high, color=svg.DIFFUSION, alpha=0.18, linewidth=0)
+        means += high
     axes.set_xlim(0.5, len(at) + 0.5)
-    axes.set_ylim(0, max(map(max, at)) * 1.18)  # room for tau above what is drawn
+    axes.set_ylim(0, max(means) * 1.18)  # room for tau above what is drawn
     axes.set_xlabel("position in the canvas (useful ones alone)")
     axes.set_ylabel("step at which it settled")
     text = "all settle at once" if tau is None else f"tau = {tau:.2f}"

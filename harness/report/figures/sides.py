@@ -11,7 +11,7 @@ from harness.analysis.rows import CellRow
 from harness.report import svg
 from harness.report.figures.base import NotDrawn, fastest_first, measured
 from harness.report.slices import Slice
-from harness.report.wording import AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME, setting
+from harness.report.wording import AUTOREGRESSIVE_NAME, BLOCK_DIFFUSION_NAME, setting, steps_in_short
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +42,7 @@ class Side:
         cell = self.rows[0].cell
         if cell.block_length is None:
             return "autoregressive"
-        bound = "" if cell.stopping == "fixed" else "<="
-        return f"block {part.block_label(cell.block_length)}, {bound}{cell.num_steps} steps"
+        return f"block {part.block_label(cell.block_length)}, {steps_in_short(cell)}"
 
     @property
     def rows_filter(self) -> str:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from harness.analysis.rows import CellRow
 from harness.report import svg
 from harness.report.figures.base import (
+    ROUNDS,
     Figure,
     NotDrawn,
     band,
@@ -35,7 +36,7 @@ def steps(part: Slice, name: str) -> Figure:
     best = at_smallest[0]
     twin = next((row for row in measured(part.autoregressive) if row.cell_id == best.twin_id), None)
     with svg.style():
-        drawing, foot = drawing_with_caption(part, 3.7)
+        drawing, foot = drawing_with_caption(part, 3.7, ROUNDS)
         axes = drawing.add_axes((0.085, foot + 0.13, 0.735, 0.845 - foot))
         _draw(axes, part, at_smallest, twin)
         line = sorted(

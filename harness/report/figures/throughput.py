@@ -9,6 +9,7 @@ from harness.analysis.rows import MISSING, CellRow
 from harness.records.types import BLOCK_DIFFUSION, PRUNED
 from harness.report import svg
 from harness.report.figures.base import (
+    ROUNDS,
     Figure,
     NotDrawn,
     band,
@@ -20,7 +21,7 @@ from harness.report.figures.base import (
     measured,
 )
 from harness.report.slices import Slice
-from harness.report.wording import AUTOREGRESSIVE_NAME, batch, counted, lead_of, listed, setting, tok_s
+from harness.report.wording import AUTOREGRESSIVE_NAME, batch, counted, lead_of, listed, setting, steps_in_short, tok_s
 
 QUESTION = "Up to which batch does block diffusion win?"
 _MARK_IN = 1.1  # the width of a crossing's label
@@ -32,7 +33,7 @@ def throughput(part: Slice, name: str) -> Figure:
         raise NotDrawn("no finished cell")
     best, others = best_and_others(part)
     with svg.style():
-        drawing, foot = drawing_with_caption(part, 3.9)
+        drawing, foot = drawing_with_caption(part, 3.9, ROUNDS)
         axes = drawing.add_axes((0.085, foot + 0.125, 0.735, 0.85 - foot))
         _draw(axes, part, best, others)
         answer = _answer(part, best)
@@ -93,8 +94,7 @@ def _plot(
     colour, line_style, marker, label = svg.AUTOREGRESSIVE, "--", "s", "autoregressive"
     if first.block_length is not None:
         colour, line_style, marker = svg.DIFFUSION, "-", "o"
-        steps = f"{'' if first.stopping == 'fixed' else '<='}{first.num_steps} steps"
-        label = f"block {part.block_label(first.block_length)}" + (f", {steps}" if is_main else "")
+        label = f"block {part.block_label(first.block_length)}" + (f", {steps_in_short(first)}" if is_main else "")
     marker = marker if has_markers or len(rows) == 1 else ""
     width, size, alpha = (2.2, 6.0, 1.0) if is_main else (1.1, 3.5, 0.55)
     axes.plot(batches, values, line_style, color=colour, marker=marker, linewidth=width, markersize=size, alpha=alpha)

@@ -78,7 +78,7 @@ def _axes(axes: Axes) -> None:
 def _answer(part: Slice, shown: Compared, iso: IsoQuality | None) -> str:
     if iso is None:
         why = "was not graded" if shown.twin is None else "gave no speed to compare with"
-        return f"{shown.where(part)} there is no comparison: autoregressive decoding {why} on these prompts."
+        return f"{shown.where()} there is no comparison: autoregressive decoding {why} on these prompts."
     return headlines.at_equal_quality(iso)
 
 

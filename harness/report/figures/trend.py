@@ -10,7 +10,7 @@ from harness.analysis.trend import Change, Trend, trend_of
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, end_labels, log_axis, thinned
 from harness.report.slices import Slice, slices_of
-from harness.report.wording import counted, percent, short
+from harness.report.wording import counted, percent, short, steps_in_short
 
 QUESTION = "Does it hold over time?"
 _BANDS = "bands: the intervals of the medians; dotted: where the largest change comes; + after a commit: with changes"
@@ -78,7 +78,7 @@ def _name(part: Slice, row: CellRow) -> str:
     cell = row.cell
     if row.is_autoregressive:
         return f"batch {cell.batch_size}, autoregressive"
-    return f"batch {cell.batch_size}, {part.block_label(cell.block_length or 0)} x {cell.num_steps} steps"
+    return f"batch {cell.batch_size}, {part.block_label(cell.block_length or 0)} x {steps_in_short(cell)}"
 
 
 def _answer(found: Trend) -> str:

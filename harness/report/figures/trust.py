@@ -20,7 +20,7 @@ from harness.report.wording import counted, percent
 QUESTION = "Can I trust this?"
 _BANDS = (
     "speed: useful tok/s, or passes/s where the content decides how many passes there are; rounds of a launch stand by "
-    "their number, for cells take turns; grey: warm-up, slower than the axis where a mark points down"
+    "their number, for cells take turns; grey: warm-up; a triangle at the edge: beyond the axis"
 )
 _MOST_CELLS = 12
 _NOTHING_HELD_BACK = "no round ran with its clocks held back by heat or a power brake"
@@ -99,7 +99,7 @@ def _speeds(axes: Axes, shown: Sequence[CellRow], places: _Places, rows: Sequenc
     axes.set_xlim(*places.limits)
     for is_autoregressive in (False, True):
         own = [row for row in shown if row.is_autoregressive == is_autoregressive]
-        _decoder(axes, own, places, 1 - off, is_autoregressive=is_autoregressive)
+        _decoder(axes, own, places, off, is_autoregressive=is_autoregressive)
     throttled = sorted({places.start(p.launch) + i for row in rows for p in row.paces for i in p.throttled})
     if throttled:
         foot = [1 - 0.93 * off] * len(throttled)
@@ -110,9 +110,9 @@ def _speeds(axes: Axes, shown: Sequence[CellRow], places: _Places, rows: Sequenc
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
 
 
-def _decoder(axes: Axes, rows: Sequence[CellRow], places: _Places, low: float, *, is_autoregressive: bool) -> None:
-    """A line a cell, with a gap between launches; and the warm-up requests before each of them. Those that are slower
-    than the axis reaches stand at its foot, pointing down.
+def _decoder(axes: Axes, rows: Sequence[CellRow], places: _Places, off: float, *, is_autoregressive: bool) -> None:
+    """A line a cell, with a gap between launches; and the warm-up requests before each of them. What is further `off`
+    than the axis reaches stands at its edge, pointing there.
     """
     colour, style, marker, name = svg.DIFFUSION, "-", "o", "block diffusion"
     if is_autoregressive:
@@ -129,10 +129,14 @@ def _decoder(axes: Axes, rows: Sequence[CellRow], places: _Places, low: float, *
             warm_up += [(before + i, speed / middle) for i, speed in enumerate(pace.warm_up)]
         axes.plot(*zip(*line, strict=True), style, color=colour, linewidth=1.0, alpha=0.7)
         rounds += [point for point in line if not isnan(point[1])]
-    svg.cloud(axes, rounds, colour, is_round=not is_autoregressive, alpha=0.8)
-    svg.cloud(axes, [point for point in warm_up if point[1] > low], colour, is_round=not is_autoregressive)
-    slower = sorted({place for place, speed in warm_up if speed <= low})
-    axes.plot(slower, [low] * len(slower), "v", color=colour, markersize=5, alpha=0.4, clip_on=False)
+    for points, alpha in ((rounds, 0.8), (warm_up, 0.4)):
+        inside = [(place, speed) for place, speed in points if abs(speed - 1) < off]
+        svg.cloud(axes, inside, colour, is_round=not is_autoregressive, alpha=alpha)
+        for marker, way in (("v", -1), ("^", 1)):
+            beyond = sorted({place for place, speed in points if way * (speed - 1) >= off})
+            axes.plot(
+                beyond, [1 + way * off] * len(beyond), marker, color=colour, markersize=5, alpha=alpha, clip_on=False
+            )
     if rows:
         axes.plot([], [], style, color=colour, marker=marker, markersize=3, linewidth=1, label=name)
 
@@ -182,7 +186,7 @@ def _answer(part: Slice, rows: Sequence[CellRow], found: Stability, *, has_clock
         f"Over {counted(found.num_rounds, 'round')} of {counted(len(rows), 'cell')}, half lie within "
         f"{percent(found.noise)} of their cell's median{tenths}",
         _drift(found),
-        f"{counted(discarded, 'round')} {'was' if discarded == 1 else 'were'} discarded and repeated",
+        f"{_rounds(discarded)} discarded and repeated",
     ]
     if has_clocks:
         ran = f"{counted(held_back, 'round')} ran with clocks held back by heat or a power brake"
@@ -190,6 +194,10 @@ def _answer(part: Slice, rows: Sequence[CellRow], found: Stability, *, has_clock
     else:
         sentences.append(f"clocks and temperature were not recorded ({_why_no_clocks(part, rows)})")
     return "; ".join(sentences) + "."
+
+
+def _rounds(count: int) -> str:
+    return f"{counted(count, 'round') if count else 'no round'} {'were' if count > 1 else 'was'}"
 
 
 def _drift(found: Stability) -> str:

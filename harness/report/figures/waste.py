@@ -112,8 +112,11 @@ def _lost(rows: list[CellRow]) -> str:
     points = _points(rows, "straggler_share")
     if not points:
         return "what waiting costs was not counted"
-    ends = points[:1] if len(points) == 1 else [points[0], points[-1]]
-    costs = [f"{percent(share)} of the work at batch {batch_size}" for batch_size, share in ends]
+    if max(share for _, share in points) < _NOTHING:
+        return "no row waits for another"
+    waiting = [point for point in points if point[0] > 1] or points  # a row alone waits for nobody
+    ends = waiting[:1] if len(waiting) == 1 else [waiting[0], waiting[-1]]
+    costs = [f"{percent(max(0.0, share))} of the work at batch {batch_size}" for batch_size, share in ends]
     return f"waiting for the slowest row costs {listed(costs)}"
 
 
