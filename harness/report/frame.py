@@ -116,7 +116,7 @@ def _sections(
         ),
         *(partial(_draw_once, kind, analysis) for kind in once),
     ]
-    done = processes.of_each(svg.with_files, jobs, is_worth_it=len(analysis.rows) >= processes.WORTH_IT)
+    done = list(processes.of_each(svg.with_files, jobs, is_worth_it=len(analysis.rows) >= processes.WORTH_IT))
     for _, files in done:
         svg.keep(files)
     drawn = iter([one for one, _ in done])

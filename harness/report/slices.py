@@ -5,7 +5,7 @@ Wide slices, for figures of quality and content, hold all prompt sets and stoppi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ _CONDITIONS = (
     ),
     *_DTYPES,
 )
-_Key = tuple[str, str]
+_Key = tuple[str, Hashable]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
