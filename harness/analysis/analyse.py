@@ -36,6 +36,7 @@ class Analysis:
     settings: tuple[Setting, ...]  # of the runs that know of quality or of adaptive stopping
     warnings: tuple[str, ...]
     apart: dict[str, str]  # run id -> what tells it from other runs on its device; "" where there are none
+    claims: tuple[Judgement, ...]  # the launch's claims, judged by all rows
 
     @property
     def iso_quality(self) -> list[IsoQuality]:
@@ -45,11 +46,6 @@ class Analysis:
             for run_id in self.runs
             for one in iso_quality_of([setting for setting in self.settings if setting.run_id == run_id])
         ]
-
-    @property
-    def claims(self) -> list[Judgement]:
-        """The launch's claims, judged by all rows."""
-        return judge_claims(self.rows, self.runs, load_published())
 
     @property
     def predictions(self) -> Predictions:
@@ -140,6 +136,7 @@ def analyse(runs: Sequence[Run]) -> Analysis:
         settings=tuple(settings_of(by_id, _where_settings_say_more(rows))),
         warnings=(*_named_twice(runs), *same_cell_warnings(by_id), *_warnings(by_id)),
         apart=apart,
+        claims=tuple(judge_claims(rows, by_id, load_published())),
     )
 
 

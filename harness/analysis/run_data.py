@@ -185,9 +185,9 @@ def _compact() -> Callable[[dict[str, Any]], dict[str, Any]]:
     known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def keep(found: dict[str, Any]) -> dict[str, Any]:
-        if {"operations", "floor_s"} <= found.keys():
+        if "floor_s" in found and "operations" in found:
             found = {key: found.get(key) for key in ("count", "floor_s")}
-        elif not all(isinstance(value, str) for value in found.values()):
+        elif "floor_s" in found or not all(isinstance(value, str) for value in found.values()):
             return found
         return known.setdefault(tuple(found.items()), found)
 
