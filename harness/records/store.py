@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -19,7 +19,7 @@ from typing import Any
 from harness.records import processes
 from harness.records.parse import record_from_json
 from harness.records.stored import Shelf, StoredCounters, StoredRounds, parts_of
-from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, Round, canonical_json, to_json
+from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, canonical_json, to_json
 from harness.records.upgrades import UPGRADES
 
 _CHUNK_BYTES, _LARGE_BYTES = 1 << 20, 16 << 20  # of records that a process reads at a time, and that several read
@@ -142,22 +142,23 @@ def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell
     for path in sorted(run_dir.glob("records-*.jsonl")):
         try:
             is_worth_it = path.stat().st_size > _LARGE_BYTES
-            done = processes.of_each(partial(_read_chunk, path, rounds, known), _chunks(path), is_worth_it=is_worth_it)
+            read = partial(_read_chunk, path, rounds, known)
+            for lines in processes.of_each(read, _chunks(path), is_worth_it=is_worth_it):
+                found.warnings += [line for line in lines if isinstance(line, str)]
+                found.records += [_record(line, known, shelf) for line in lines if not isinstance(line, str)]
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-        for line in itertools.chain.from_iterable(done):
-            if isinstance(line, str):
-                found.warnings.append(line)
-                continue
-            others, cell, num_rounds, parts = line
-            stored: tuple[Sequence[Round], Mapping[str, Any]] = (), {}
-            if shelf is not None:
-                with _temporary_files():
-                    look = shelf.put(parts)
-                stored = StoredRounds(look, num_rounds), StoredCounters(look)
-            cell = cell or known[others["cell_id"]]
-            found.records.append(Record(cell=cell, rounds=stored[0], counters=stored[1], **others))
     return found
+
+
+def _record(line: _Line, known: Mapping[str, Cell], shelf: Shelf | None) -> Record:
+    others, cell, num_rounds, parts = line
+    cell = cell or known[others["cell_id"]]
+    if shelf is None:
+        return Record(cell=cell, rounds=(), counters={}, **others)
+    with _temporary_files():
+        look = shelf.put(parts)
+    return Record(cell=cell, rounds=StoredRounds(look, num_rounds), counters=StoredCounters(look), **others)
 
 
 def _chunks(path: Path) -> list[tuple[int, int, int]]:
