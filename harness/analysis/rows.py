@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -99,13 +100,15 @@ def rows_of(runs: Mapping[str, Run]) -> list[CellRow]:
     ]
     is_worth_it = sum(len(run.cells) for run in runs.values()) >= processes.WORTH_IT
 
-    def found_in(chunk: tuple[str, Sequence[CellPlan]]) -> list[_Found]:
-        return [_found(planned, runs[chunk[0]]) for planned in chunk[1]]
+    def found_in(chunk: tuple[str, Sequence[CellPlan]]) -> tuple[bytes, list[dict[str, Any]]]:
+        found = [_found(planned, runs[chunk[0]]) for planned in chunk[1]]
+        # marshal, unlike pickle, keeps what is one number in several places one: a median is one of the rounds.
+        return marshal.dumps([plain for plain, _ in found]), [others for _, others in found]
 
     known: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     rows = {}
     for (run_id, cells), done in zip(chunks, processes.of_each(found_in, chunks, is_worth_it=is_worth_it), strict=True):
-        for planned, (metrics, missing, others) in zip(cells, done, strict=True):
+        for planned, (metrics, missing), others in zip(cells, marshal.loads(done[0]), done[1], strict=True):
             rows[run_id, planned.cell_id] = CellRow(
                 run_id=run_id,
                 cell_id=planned.cell_id,
@@ -121,11 +124,11 @@ def rows_of(runs: Mapping[str, Run]) -> list[CellRow]:
     return [_marked(row, rows.get((row.run_id, row.twin_id or "")), runs[row.run_id]) for row in rows.values()]
 
 
-# What a cell's records say, cheap to hand on: its metrics as plain tuples, why others are missing, and the rest.
-_Found = tuple[dict[str, tuple[Any, ...]], dict[str, str], dict[str, Any]]
+_Plain = tuple[dict[str, tuple[Any, ...]], dict[str, str]]  # metric -> its summary's values, or why it is missing
 
 
-def _found(planned: CellPlan, run: Run) -> _Found:
+def _found(planned: CellPlan, run: Run) -> tuple[_Plain, dict[str, Any]]:
+    """What a cell's records say: metrics as plain values, and other fields of its row."""
     launches = range(int(run.plan["protocol"]["launches"]))
     records = [run.final.get((planned.cell_id, launch)) for launch in launches]
     status, reason = _status(records)
@@ -143,7 +146,7 @@ def _found(planned: CellPlan, run: Run) -> _Found:
         "is_settled": any(map(settled_rows, finished)),
         "resolved": _resolved(records),
     }
-    return {name: tuple(summary) for name, summary in metrics.items()}, missing, others
+    return ({name: tuple(summary) for name, summary in metrics.items()}, missing), others
 
 
 def _floor_basis(records: list[Record], planned: CellPlan, run: Run) -> tuple[str | None, str | None]:
