@@ -83,12 +83,14 @@ class Cell:
     @property
     def drawn(self) -> list[str]:
         """What of it is drawn instead of computed, in words; no row with any of it is a plain measurement."""
-        experts = {
-            "uniform": "uniform",
-            "zipf": f"zipf with exponent {self.options.get('zipf_exponent')}",
-            REPLAY: f"replayed from {self.options.get('expert_popularity')}",
-        }
-        drawn = [] if self.routing == "model" else [f"experts drawn: {experts.get(self.routing, self.routing)}"]
+        drawn = []
+        if self.routing != "model":
+            experts = {
+                "uniform": "uniform",
+                "zipf": f"zipf with exponent {self.options.get('zipf_exponent')}",
+                REPLAY: f"replayed from {self.options.get('expert_popularity')}",
+            }
+            drawn.append(f"experts drawn: {experts.get(self.routing, self.routing)}")
         if self.stopping == REPLAY:
             drawn.append(f"steps drawn from {self.options.get('replay_steps')}")
         return drawn
