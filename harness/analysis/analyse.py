@@ -38,6 +38,7 @@ class Analysis:
     warnings: tuple[str, ...]
     apart: dict[str, str]  # run id -> what tells it from other runs on its device; "" where there are none
     usd_per_hour: Mapping[str, float]  # device -> a price given in place of its file's
+    claims: tuple[Judgement, ...]  # the launch's claims, judged by all rows
 
     @property
     def iso_quality(self) -> list[IsoQuality]:
@@ -47,11 +48,6 @@ class Analysis:
             for run_id in self.runs
             for one in iso_quality_of([setting for setting in self.settings if setting.run_id == run_id])
         ]
-
-    @property
-    def claims(self) -> list[Judgement]:
-        """The launch's claims, judged by all rows."""
-        return judge_claims(self.rows, self.runs, load_published())
 
     @property
     def predictions(self) -> Predictions:
@@ -158,6 +154,7 @@ def analyse(runs: Sequence[Run], usd_per_hour: Mapping[str, float] | None = None
         warnings=(*_named_twice(runs), *same_cell_warnings(by_id), *_warnings(by_id)),
         apart=apart,
         usd_per_hour=usd_per_hour or {},
+        claims=tuple(judge_claims(rows, by_id, load_published())),
     )
 
 

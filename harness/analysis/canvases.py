@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -77,7 +77,7 @@ def steps_taken(run: Run, cell_ids: Iterable[str]) -> Counter[int]:
 
 def by_category(run: Run, rows: Iterable[CellRow]) -> list[Category]:
     """Categories of the prompts that these cells answered, by name. All cells have equal num_steps and stopping."""
-    found: dict[str, _Found] = {}
+    found: dict[str, _Found] = defaultdict(_Found)
     cap = None
     for row in rows:
         cap = row.cell.num_steps if row.cell.stopping == "adaptive" else None
@@ -85,7 +85,7 @@ def by_category(run: Run, rows: Iterable[CellRow]) -> list[Category]:
             for i, useful in enumerate(round.useful_tokens):
                 category = round.categories[i] if round.categories else row.cell.prompt_set
                 steps = [n for n in round.steps_per_canvas[i] if n] if round.steps_per_canvas else []
-                one = found.setdefault(category, _Found())
+                one = found[category]
                 one.steps.extend(steps)
                 if steps and row.cell.block_length:
                     one.fills.append(useful / (row.cell.block_length * len(steps)))

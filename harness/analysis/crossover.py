@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -104,7 +104,7 @@ class Line:
 
 def lines_of(rows: list[CellRow]) -> list[Line]:
     """The block-diffusion cells, grouped into lines in plan order."""
-    grouped: dict[tuple[str, str], list[CellRow]] = {}
+    grouped: dict[tuple[str, Hashable], list[CellRow]] = {}
     for row in rows:
         if not row.is_autoregressive:
             grouped.setdefault((row.run_id, line_key(row.cell)), []).append(row)
@@ -114,6 +114,6 @@ def lines_of(rows: list[CellRow]) -> list[Line]:
     ]
 
 
-def line_key(cell: Cell) -> str:
+def line_key(cell: Cell) -> Hashable:
     """Equal for cells that differ in batch_size alone."""
     return equal_but_for(cell, "batch_size")

@@ -88,7 +88,7 @@ class IsoQuality:
 
 def settings_of(runs: Mapping[str, Run], rows: Iterable[CellRow]) -> list[Setting]:
     """The measured settings of these rows, in plan order. runs: run id -> run."""
-    grouped: dict[tuple[str, str], list[CellRow]] = {}
+    grouped: dict[tuple[str, Hashable], list[CellRow]] = {}
     for row in rows:
         if row.metrics:
             grouped.setdefault((row.run_id, _key(row.cell)), []).append(row)
@@ -145,7 +145,7 @@ def _iso_quality(twin: Setting, compared: list[Setting]) -> IsoQuality:
     )
 
 
-def _key(cell: Cell) -> str:
+def _key(cell: Cell) -> Hashable:
     return equal_but_for(cell, "prompt_set")
 
 

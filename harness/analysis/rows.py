@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.analysis import stats
 from harness.analysis.experts import ExpertsRead, experts_read
 from harness.analysis.floors import floors_of
 from harness.analysis.metrics import Missing
@@ -100,47 +100,53 @@ def rows_of(runs: Mapping[str, Run]) -> list[CellRow]:
     ]
     is_worth_it = sum(len(run.cells) for run in runs.values()) >= processes.WORTH_IT
 
-    def rows_in(chunk: tuple[str, Sequence[CellPlan]]) -> list[CellRow]:
-        return [_row(planned, runs[chunk[0]], chunk[0]) for planned in chunk[1]]
+    def found_in(chunk: tuple[str, Sequence[CellPlan]]) -> tuple[bytes, list[dict[str, Any]]]:
+        found = [_found(planned, runs[chunk[0]]) for planned in chunk[1]]
+        # marshal, unlike pickle, keeps what is one number in several places one: a median is one of the rounds.
+        return marshal.dumps([plain for plain, _ in found]), [others for _, others in found]
 
-    if is_worth_it:
-        stats.load()
     known: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     rows = {}
-    for (run_id, cells), done in zip(chunks, processes.of_each(rows_in, chunks, is_worth_it=is_worth_it), strict=True):
-        for planned, row in zip(cells, done, strict=True):
-            # Thousands of cells lack the same for the same reasons.
-            missing = known.setdefault(tuple(row.missing.items()), row.missing)
-            rows[run_id, row.cell_id] = replace(row, cell=planned.cell, missing=missing)
+    for (run_id, cells), done in zip(chunks, processes.of_each(found_in, chunks, is_worth_it=is_worth_it), strict=True):
+        for planned, (metrics, missing), others in zip(cells, marshal.loads(done[0]), done[1], strict=True):
+            rows[run_id, planned.cell_id] = CellRow(
+                run_id=run_id,
+                cell_id=planned.cell_id,
+                cell=planned.cell,
+                twin_id=planned.twin_id,
+                peer_id=planned.peer_id,
+                metrics={name: Summary._make(values) for name, values in metrics.items()},
+                # Thousands of cells lack the same for the same reasons.
+                missing=known.setdefault(tuple(missing.items()), missing),
+                marks=(),
+                **others,
+            )
     return [_marked(row, rows.get((row.run_id, row.twin_id or "")), runs[row.run_id]) for row in rows.values()]
 
 
-def _row(planned: CellPlan, run: Run, run_id: str) -> CellRow:
+_Plain = tuple[dict[str, tuple[Any, ...]], dict[str, str]]  # metric -> its summary's values, or why it is missing
+
+
+def _found(planned: CellPlan, run: Run) -> tuple[_Plain, dict[str, Any]]:
+    """What a cell's records say: metrics as plain values, and other fields of its row."""
     launches = range(int(run.plan["protocol"]["launches"]))
     records = [run.final.get((planned.cell_id, launch)) for launch in launches]
     status, reason = _status(records)
     finished = [in_memory(record) for record in run.ok_records(planned.cell_id)]
     metrics, missing = summaries_of(planned, finished, run)
     roof, experts = _floor_basis(finished, planned, run)
-    return CellRow(
-        run_id=run_id,
-        cell_id=planned.cell_id,
-        cell=planned.cell,
-        twin_id=planned.twin_id,
-        peer_id=planned.peer_id,
-        status=status,
-        reason=reason,
-        metrics=metrics,
-        missing=missing,
-        marks=(),
-        floor_roof=roof,
-        floor_experts=experts,
-        parts=step_parts(finished),
-        experts=experts_read(finished),
-        paces=paces_of(finished),
-        is_settled=any(map(settled_rows, finished)),
-        resolved=_resolved(records),
-    )
+    others = {
+        "status": status,
+        "reason": reason,
+        "floor_roof": roof,
+        "floor_experts": experts,
+        "parts": step_parts(finished),
+        "experts": experts_read(finished),
+        "paces": paces_of(finished),
+        "is_settled": any(map(settled_rows, finished)),
+        "resolved": _resolved(records),
+    }
+    return ({name: tuple(summary) for name, summary in metrics.items()}, missing), others
 
 
 def _floor_basis(records: list[Record], planned: CellPlan, run: Run) -> tuple[str | None, str | None]:
@@ -199,4 +205,4 @@ def _marked(row: CellRow, twin: CellRow | None, run: Run) -> CellRow:
     marks += row.cell.drawn
     if row.status != "ok" and row.metrics:
         marks.append("from its finished launches only")
-    return replace(row, marks=tuple(marks))
+    return replace(row, marks=tuple(marks)) if marks else row

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ class Run:
     final: dict[tuple[str, int], Record]  # (cell_id, launch) -> the latest attempt's record
     by_process: dict[tuple[str, int, str], Record]  # (cell_id, launch, worker) -> what that process measured, if ok
     planned: dict[str, CellPlan]  # by cell id
-    most_steps: dict[str, CellPlan]  # steps_key -> of the cells that it holds together, the one with the most steps
-    fewest_options: dict[str, CellPlan]  # options_key -> likewise, the one that sets the fewest options
+    most_steps: dict[Hashable, CellPlan]  # steps_key -> of the cells that it holds together, that with the most steps
+    fewest_options: dict[Hashable, CellPlan]  # options_key -> likewise, the one that sets the fewest options
     environments: dict[str, Environment]
     shape: Shape | None  # None: a plan of an earlier version, which does not say
     device: DeviceConfig  # the device file's roofs
@@ -141,17 +141,17 @@ def load_run(run_dir: Path, usd_per_hour: Mapping[str, float] | None = None) -> 
     )
 
 
-def steps_key(cell: Cell) -> str:
+def steps_key(cell: Cell) -> Hashable:
     """Equal for cells that differ in num_steps alone."""
     return equal_but_for(cell, "num_steps")
 
 
-def options_key(cell: Cell) -> str:
+def options_key(cell: Cell) -> Hashable:
     """Equal for cells that differ in options alone."""
     return equal_but_for(cell, "options")
 
 
-def _most_steps(cells: Sequence[CellPlan]) -> dict[str, CellPlan]:
+def _most_steps(cells: Sequence[CellPlan]) -> dict[Hashable, CellPlan]:
     diffusion = [planned for planned in cells if planned.cell.num_steps is not None]
     return {steps_key(planned.cell): planned for planned in sorted(diffusion, key=lambda one: one.cell.num_steps or 0)}
 
@@ -190,9 +190,9 @@ def _compact() -> Callable[[dict[str, Any]], dict[str, Any]]:
     known: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def keep(found: dict[str, Any]) -> dict[str, Any]:
-        if {"operations", "floor_s"} <= found.keys():
+        if "floor_s" in found and "operations" in found:
             found = {key: found.get(key) for key in ("count", "floor_s")}
-        elif not all(isinstance(value, str) for value in found.values()):
+        elif "floor_s" in found or not all(isinstance(value, str) for value in found.values()):
             return found
         try:
             return known.setdefault(tuple(found.items()), found)

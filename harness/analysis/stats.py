@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ __all__ = [
     "first_difference_p",
     "holm",
     "least_shown",
-    "load",
     "median_interval",
     "normal_quantile",
     "paired",
@@ -36,21 +36,19 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 
-def load() -> None:
-    """Load what intervals of shares need: once, before processes that each would do so."""
-
-
 def share_interval(share: float, weights: Sequence[float], wanted: float = WANTED_CONFIDENCE) -> Interval:
     """Wilson's interval of a share that prompts of these weights gave.
 
     Unequal weights count as fewer prompts (Kish: their sum squared / the sum of their squares). Of prompts that give 0
-    or 1 it is Wilson's own; of those that give something between it is wider than need be.
+    or 1 it is Wilson's own; of those that give something between it is wider than need be. statsmodels has the same
+    formula, but takes a second to load and a tenth of a millisecond a share; a large report has 20,000 of them.
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     n_prompts = sum(weights) ** 2 / sum(weight**2 for weight in weights)
-    low, high = proportion_confint(share * n_prompts, n_prompts, alpha=1 - wanted, method="wilson")
-    return Interval(low=min(float(low), share), high=max(float(high), share), confidence=wanted)
+    z = normal_quantile((1 - wanted) / 2)
+    whole = 1 + z * z / n_prompts
+    centre = (share + z * z / (2 * n_prompts)) / whole
+    reach = -z * math.sqrt(share * (1 - share) / n_prompts + z * z / (4 * n_prompts**2)) / whole
+    return Interval(low=min(max(centre - reach, 0), share), high=max(min(centre + reach, 1), share), confidence=wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +122,7 @@ def t_quantile(share: float, degrees: Any) -> Any:
     return stdtrit(degrees, share)
 
 
+@cache
 def normal_quantile(share: float) -> float:
     from scipy.special import ndtri
 

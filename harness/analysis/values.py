@@ -14,6 +14,7 @@ from harness.analysis.run_data import CellPlan, Run, options_key, steps_key
 from harness.analysis.summary import Share, Summary, summarise, summarise_share
 from harness.records.types import AUTOREGRESSIVE, TWIN_FIELDS, Cell, Record, Round
 
+_CELL_FIELDS = tuple(f.name for f in fields(Cell))
 # A cell and its peer may differ in these; each backend has options of its own, and those that both know are equal.
 PEER_KEYS = ("backend", "options")
 _SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -201,7 +202,7 @@ def _of_one_process(what: str, cell_id: str, record: Record, run: Run, may_diffe
 
 def differing_keys(cell: Cell, other: Cell, may_differ: tuple[str, ...] = TWIN_FIELDS) -> list[str]:
     """Fields in which two cells differ although they may not; peers in one of the options that both have."""
-    names = [f.name for f in fields(Cell) if f.name not in may_differ]
+    names = [name for name in _CELL_FIELDS if name not in may_differ]
     shared = cell.options.keys() & other.options.keys() if "options" in may_differ else ()
     return [
         *(name for name in names if getattr(cell, name) != getattr(other, name)),

@@ -17,6 +17,7 @@ _LIST_COUNTERS = ("output_ids", "output_hashes")
 _LEAST_S, _MOST_S = 1e-12, 1e12
 _MOST_INT, _MOST_COUNTED = 2**63 - 1, 1e30  # of what is counted; FLOPs are more than an int64 holds
 _ROUND_LISTS = tuple(f.name for f in fields(Round) if str(f.type).startswith("tuple["))
+_ROUND_TABLES = tuple(f.name for f in fields(Round) if str(f.type).startswith("tuple[tuple["))
 
 
 def record_from_json(data: dict[str, Any]) -> Record:
@@ -55,7 +56,11 @@ def cell_from_json(data: Any) -> Cell:
 
 def round_from_json(data: Any) -> Round:
     """Raises ValueError as record_from_json does."""
-    round: Round = _build(Round, _tuples(data, *_ROUND_LISTS))
+    plain = _tuples(data, *_ROUND_LISTS)
+    for name in _ROUND_TABLES:
+        if isinstance(rows := plain.get(name), tuple) and set(map(type, rows)) == {list}:
+            plain[name] = tuple(map(tuple, rows))
+    round: Round = _build(Round, plain)
     for name in ("wall_s", "cpu_s", "device_s", "ttfb_s"):
         value = getattr(round, name)
         if value is not None and not (_LEAST_S <= value <= _MOST_S or value == 0):
@@ -87,12 +92,8 @@ def _tuples(data: Any, *names: str) -> dict[str, Any]:
     for name in names:
         values = data.get(name)
         if isinstance(values, list):
-            plain[name] = tuple(map(tuple, values)) if _is_nested(values) else tuple(values)
+            plain[name] = tuple(values)
     return plain
-
-
-def _is_nested(values: list[Any]) -> bool:
-    return set(map(type, values)) == {list}
 
 
 def _build(kind: type, data: Any) -> Any:
@@ -113,14 +114,25 @@ def _build(kind: type, data: Any) -> Any:
 
 
 def _are_numbers(values: tuple[Any, ...]) -> bool:
+    types = set(map(type, values))
     try:
-        return set(map(type, values)) <= {int, float} and all(map(math.isfinite, values))
+        if types == {float} and math.isfinite(sum(values)):  # then each is, and a sum is quick
+            return True
+        return types <= {int, float} and all(map(math.isfinite, values))
     except OverflowError:  # an integer beyond every float
         return False
 
 
 def _are_counts(values: tuple[Any, ...]) -> bool:
     return set(map(type, values)) <= {int} and (not values or (min(values) >= 0 and max(values) <= _MOST_INT))
+
+
+def _is_number(value: Any) -> bool:
+    return _are_numbers((value,))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_INT
 
 
 def _check_of(annotation: str) -> Callable[[Any], bool]:
@@ -139,9 +151,9 @@ def _check_of(annotation: str) -> Callable[[Any], bool]:
         fits = _check_of(annotation.partition("[str, ")[2].removesuffix("]"))
         return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
     if annotation == "float":
-        return lambda value: _are_numbers((value,))
+        return _is_number
     if annotation == "int":
-        return lambda value: _are_counts((value,))
+        return _is_count
     kind: type = {"str": str, "Status": str}.get(annotation, object)
     return lambda value: isinstance(value, kind)
 

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -23,8 +23,8 @@ class Killed(Exception):
     """A process that shared the work did not live to its end."""
 
 
-def of_each(function: Callable[[Item], Result], items: Sequence[Item], *, is_worth_it: bool) -> list[Result]:
-    """function(item) of each item, in their order.
+def of_each(function: Callable[[Item], Result], items: Sequence[Item], *, is_worth_it: bool) -> Iterator[Result]:
+    """function(item) of each item, in their order, each as soon as it and those before it are there.
 
     Where it is worth it, forked processes share the work: they find all that is in memory as it is, and only their
     results are copied. What function changes elsewhere is lost then.
@@ -34,10 +34,11 @@ def of_each(function: Callable[[Item], Result], items: Sequence[Item], *, is_wor
     """
     processes = min(_cores(), MOST_PROCESSES, len(items))
     if not is_worth_it or processes < 2 or not _can_fork():
-        return [function(item) for item in items]
+        yield from map(function, items)
+        return
     pool = ProcessPoolExecutor(processes, get_context("fork"), initializer=_begin, initargs=(function, items))
     try:
-        return list(pool.map(_nth, range(len(items)), chunksize=1 + len(items) // _MESSAGES))
+        yield from pool.map(_nth, range(len(items)), chunksize=1 + len(items) // _MESSAGES)
     except BrokenProcessPool:
         raise Killed(
             "a process that shared the work was killed, perhaps for want of memory; nothing was written"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from harness.records.types import RECORD_SCHEMA, Cell, Environment, Record, cano
 from harness.records.upgrades import UPGRADES
 
 _CHUNK_BYTES, _LARGE_BYTES = 1 << 20, 16 << 20  # of records that a process reads at a time, and that several read
-_Line = tuple[Record, int, bytes]  # a record without its rounds and counters, how many rounds it has, and both
+_OTHER_FIELDS = tuple(f.name for f in fields(Record) if f.name not in ("cell", "rounds", "counters"))
+# A record's other fields, its cell unless the reader knows it, how many rounds it has, and what a shelf takes.
+_Line = tuple[dict[str, Any], Cell | None, int, bytes]
 
 
 class StoreError(Exception):
@@ -134,27 +136,29 @@ def read_records(run_dir: Path, *, rounds: bool = True, cells: Mapping[str, Cell
     Raises:
         NewerSchemaError: a line was written by a newer version.
     """
-    found = RunRecords()
+    found, known = RunRecords(), cells or {}
     with _temporary_files():
         shelf = Shelf() if rounds else None
     for path in sorted(run_dir.glob("records-*.jsonl")):
         try:
             is_worth_it = path.stat().st_size > _LARGE_BYTES
-            done = processes.of_each(partial(_read_chunk, path, rounds), _chunks(path), is_worth_it=is_worth_it)
+            read = partial(_read_chunk, path, rounds, known)
+            for lines in processes.of_each(read, _chunks(path), is_worth_it=is_worth_it):
+                found.warnings += [line for line in lines if isinstance(line, str)]
+                found.records += [_record(line, known, shelf) for line in lines if not isinstance(line, str)]
         except OSError as error:
             raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-        for line in itertools.chain.from_iterable(done):
-            if isinstance(line, str):
-                found.warnings.append(line)
-                continue
-            record, num_rounds, parts = line
-            record = replace(record, cell=(cells or {}).get(record.cell_id, record.cell))
-            if shelf is not None:
-                with _temporary_files():
-                    look = shelf.put(parts)
-                record = replace(record, rounds=StoredRounds(look, num_rounds), counters=StoredCounters(look))
-            found.records.append(record)
     return found
+
+
+def _record(line: _Line, known: Mapping[str, Cell], shelf: Shelf | None) -> Record:
+    others, cell, num_rounds, parts = line
+    cell = cell or known[others["cell_id"]]
+    if shelf is None:
+        return Record(cell=cell, rounds=(), counters={}, **others)
+    with _temporary_files():
+        look = shelf.put(parts)
+    return Record(cell=cell, rounds=StoredRounds(look, num_rounds), counters=StoredCounters(look), **others)
 
 
 def _chunks(path: Path) -> list[tuple[int, int, int]]:
@@ -169,13 +173,13 @@ def _chunks(path: Path) -> list[tuple[int, int, int]]:
     return [*chunks, (first, start, end - start)] if end > start else chunks
 
 
-def _read_chunk(path: Path, rounds: bool, chunk: tuple[int, int, int]) -> list[_Line | str]:
+def _read_chunk(path: Path, rounds: bool, known: Container[str], chunk: tuple[int, int, int]) -> list[_Line | str]:
     """What each line of the chunk holds, or why it is skipped."""
     first, start, size = chunk
     with path.open("rb") as file:
         file.seek(start)
         lines = file.read(size).split(b"\n")
-    return [_read_line(f"{path.name}:{n}", line, rounds) for n, line in enumerate(lines, first) if line.strip()]
+    return [_read_line(f"{path.name}:{n}", line, rounds, known) for n, line in enumerate(lines, first) if line.strip()]
 
 
 @contextmanager
@@ -201,7 +205,8 @@ def _upgraded(line: bytes, where: str) -> dict[str, Any]:
     return data
 
 
-def _read_line(where: str, line: bytes, rounds: bool) -> _Line | str:
+def _read_line(where: str, line: bytes, rounds: bool, known: Container[str]) -> _Line | str:
+    """known: ids of the cells that need not be handed on."""
     try:
         data = _upgraded(line, where)
         if not rounds:
@@ -209,7 +214,9 @@ def _read_line(where: str, line: bytes, rounds: bool) -> _Line | str:
         record = record_from_json(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{where}: skipped a torn or foreign line ({error})"
-    return replace(record, rounds=(), counters={}), len(record.rounds), parts_of(record) if rounds else b""
+    others = {name: getattr(record, name) for name in _OTHER_FIELDS}
+    cell = None if record.cell_id in known else record.cell
+    return others, cell, len(record.rounds), parts_of(record) if rounds else b""
 
 
 def write_environment(run_dir: Path, environment: Environment) -> None:

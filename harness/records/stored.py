@@ -43,7 +43,8 @@ class Shelf:
 
 def parts_of(record: Record) -> bytes:
     """The record's rounds and counters as a shelf takes them."""
-    return marshal.dumps(([_values_of(one) for one in record.rounds], dict(record.counters)))
+    parts = [_values_of(one) for one in record.rounds], dict(record.counters)
+    return marshal.dumps(parts, 2)  # later versions look for what occurs twice, which takes as long again
 
 
 class StoredRounds(Sequence[Round]):

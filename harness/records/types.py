@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from operator import attrgetter
 from typing import Any, Literal, get_args
 
 CELL_SCHEMA = 1
@@ -29,9 +31,12 @@ SELF_CHECK = "self-check"  # how the reason of an error begins that says which i
 INTERRUPTED = "interrupted"  # how the reason of a record begins whose process ended before its cell was done
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value that hashes are taken of."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def content_hash(value: Any, length: int = 16) -> str:
@@ -78,12 +83,14 @@ class Cell:
     @property
     def drawn(self) -> list[str]:
         """What of it is drawn instead of computed, in words; no row with any of it is a plain measurement."""
-        experts = {
-            "uniform": "uniform",
-            "zipf": f"zipf with exponent {self.options.get('zipf_exponent')}",
-            REPLAY: f"replayed from {self.options.get('expert_popularity')}",
-        }
-        drawn = [] if self.routing == "model" else [f"experts drawn: {experts.get(self.routing, self.routing)}"]
+        drawn = []
+        if self.routing != "model":
+            experts = {
+                "uniform": "uniform",
+                "zipf": f"zipf with exponent {self.options.get('zipf_exponent')}",
+                REPLAY: f"replayed from {self.options.get('expert_popularity')}",
+            }
+            drawn.append(f"experts drawn: {experts.get(self.routing, self.routing)}")
         if self.stopping == REPLAY:
             drawn.append(f"steps drawn from {self.options.get('replay_steps')}")
         return drawn
@@ -106,9 +113,16 @@ class Cell:
 TWIN_FIELDS = ("decoding", "block_length", "num_steps", "stopping")  # in which a cell and its twin may differ
 
 
-def equal_but_for(cell: Cell, *names: str) -> str:
-    """A text that is equal for cells that differ in these fields alone."""
-    return canonical_json({name: value for name, value in to_json(cell).items() if name not in names})
+def equal_but_for(cell: Cell, *names: str) -> Hashable:
+    """What is equal for cells that differ in these fields alone."""
+    options = "" if "options" in names else canonical_json(cell.options)
+    return _all_but(names)(cell), options
+
+
+@cache
+def _all_but(names: tuple[str, ...]) -> Callable[[Cell], Hashable]:
+    """What takes every other field of a cell; options are no key as they are."""
+    return attrgetter(*(f.name for f in fields(Cell) if f.name not in (*names, "options")))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from markupsafe import Markup
 
@@ -48,10 +49,9 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
     """The page. Texts from records, plans and the verdict reach it as text, whatever they hold."""
     script = (FOLDER / "page.js").read_text(encoding="utf-8")
     groups = {is_wide: _headlines_first(analysis, slices_of(analysis, is_wide=is_wide)) for is_wide in (False, True)}
-    table = tables.cell_table(analysis)
     ended_badly = outcomes.outcomes(analysis)
-    keys = {column["key"] for column in table["columns"]}
-    sections = _sections(analysis, groups, [kind for kind in PAGE_FIGURES if kind.name != "merge" or not verdict], keys)
+    once = [kind for kind in PAGE_FIGURES if kind.name != "merge" or not verdict]
+    sections, table = _sections_and_table(analysis, groups, once)
     html = template("page.html").render(
         analysis=analysis,
         claims=claims,
@@ -70,7 +70,7 @@ def build_page(analysis: Analysis, verdict: Verdict | None = None) -> str:
         not_drawn=_not_drawn(sections),
         devices=devices.table(analysis),
         same_cells=same_cell_warnings(analysis.runs),
-        island=deflated(table),
+        island=table,
         num_cells=len(analysis.rows) + len(analysis.skipped),
         shared=tables.shared_conditions(analysis),
         coverage=outcomes.coverage_by_device(analysis),
@@ -103,28 +103,33 @@ def _units(kind: FigureKind, groups: Sequence[Group]) -> list[Group]:
     return [*groups[:1], *alone, *groups[1:]]
 
 
-def _sections(
-    analysis: Analysis, groups: dict[bool, list[Group]], once: Sequence[PageFigureKind], keys: Collection[str]
-) -> list[Section]:
-    """Every figure, drawn side by side where the page is large."""
+def _sections_and_table(
+    analysis: Analysis, groups: dict[bool, list[Group]], once: Sequence[PageFigureKind]
+) -> tuple[list[Section], str]:
+    """Every figure, and the table of all cells, packed. On a large page processes share the work, the longest first."""
+    columns = tables.columns_of(analysis)
+    keys = {column.key for column in columns}
     kinds = [(kind, _units(kind, groups[kind.is_wide])) for kind in FIGURES]
-    jobs = [
+    jobs: list[Callable[[], Any]] = [
+        lambda: deflated(tables.cell_table(analysis, columns)),
+        *(partial(_draw_once, kind, analysis) for kind in once),
         *(
             partial(_draw, kind, unit, f"{kind.name}-{number}", keys)
             for kind, units in kinds
             for number, unit in enumerate(units[:_MOST_SLICES])
         ),
-        *(partial(_draw_once, kind, analysis) for kind in once),
     ]
-    done = processes.of_each(svg.with_files, jobs, is_worth_it=len(analysis.rows) >= processes.WORTH_IT)
+    done = list(processes.of_each(svg.with_files, jobs, is_worth_it=len(analysis.rows) >= processes.WORTH_IT))
     for _, files in done:
         svg.keep(files)
     drawn = iter([one for one, _ in done])
+    table = next(drawn)
+    drawn_once: list[Section] = [(kind, [next(drawn)], "") for kind in once]
     sections: list[Section] = []
     for kind, units in kinds:
         shown = units[:_MOST_SLICES]
         sections.append((kind, _opened(groups[kind.is_wide], shown, list(islice(drawn, len(shown)))), _left_out(units)))
-    return [*sections, *((kind, [next(drawn)], "") for kind in once)]
+    return [*sections, *drawn_once], table
 
 
 def _opened(groups: Sequence[Group], units: Sequence[Group], drawn: Sequence[Drawn]) -> list[Drawn]:

@@ -5,7 +5,7 @@ Wide slices, for figures of quality and content, hold all prompt sets and stoppi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ _CONDITIONS = (
     ),
     *_DTYPES,
 )
-_Key = tuple[str, str]
+_Key = tuple[str, Hashable]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,15 +113,15 @@ def slices_of(analysis: Analysis, *, is_wide: bool = False) -> list[Slice]:
         for key, rules in diffusion.items()
         for stopping, rows in (rules or {None: []}).items()
     ]
-    # A slice's run names its device
-    keys = [key for key in _CONDITIONS if key != "device" and not (is_wide and key == "prompt_set")]
+    keys = _differing(slices, is_wide)
+    stopping_rules = {one.stopping for one in slices}
     several = len(analysis.runs) > 1
     return [
         replace(
             one,
             apart=_run_name(one, analysis.apart[one.run_id]) if several else "",
             told_apart=short(analysis.apart[one.run_id], 100),
-            condition=_condition(one, slices, keys),
+            condition=_condition(one, keys, has_rule=len(stopping_rules) > 1),
         )
         for one in slices
     ]
@@ -170,11 +170,16 @@ def _key(run_id: str, cell: Cell, is_wide: bool) -> _Key:
     return run_id, equal_but_for(cell, *differing)
 
 
-def _condition(one: Slice, slices: Sequence[Slice], keys: Sequence[str]) -> str:
-    """The conditions in which the slices differ, as this one has them, but not its run."""
-    differing = [key for key in keys if len({setting(s.cell, key) for s in slices}) > 1]
-    parts = [f"{key.replace('_', ' ')} {short(str(setting(one.cell, key)), 60)}" for key in differing]
-    if len({s.stopping for s in slices}) > 1 and one.stopping:
+def _differing(slices: Sequence[Slice], is_wide: bool) -> list[str]:
+    """The conditions in which the slices differ; a slice's run names its device."""
+    keys = [key for key in _CONDITIONS if key != "device" and not (is_wide and key == "prompt_set")]
+    return [key for key in keys if len({setting(one.cell, key) for one in slices}) > 1]
+
+
+def _condition(one: Slice, keys: Sequence[str], *, has_rule: bool) -> str:
+    """The conditions in which the slices differ, as this one has them, but not its run. has_rule: stopping is one."""
+    parts = [f"{key.replace('_', ' ')} {short(str(setting(one.cell, key)), 60)}" for key in keys]
+    if has_rule and one.stopping:
         parts.append(f"stopping {one.stopping}")
     return ", ".join(parts)
 

@@ -89,12 +89,12 @@ class Column:
     of_cell: Callable[[Cell], Any] | None = None  # also known of a skipped cell
 
 
-def cell_table(analysis: Analysis) -> dict[str, Any]:
-    """What the page's script shows: every planned and every skipped cell.
+def cell_table(analysis: Analysis, columns: Sequence[Column] = ()) -> dict[str, Any]:
+    """What the page's script shows: every planned and every skipped cell. columns: of `columns_of`, where it was asked.
 
     Numbers have four significant digits, of which the page shows three; a text is its number in the column's "texts".
     """
-    columns = list(_columns(analysis))
+    columns = columns or columns_of(analysis)
     rows = [[column.value(row) for column in columns] for row in analysis.rows]
     for run_id, skipped in analysis.skipped:
         known = {"status": SKIPPED, "run_id": run_id, "notes": skipped.reason, "cell_id": skipped.cell_id}
@@ -113,6 +113,11 @@ def _numbered(rows: list[list[Any]], column: int) -> list[str]:
         if row[column] is not None:
             row[column] = texts.setdefault(str(row[column]), len(texts))
     return list(texts)
+
+
+def columns_of(analysis: Analysis) -> list[Column]:
+    """The columns that the table has: what all cells share has none."""
+    return list(_columns(analysis))
 
 
 def _columns(analysis: Analysis) -> Iterator[Column]:

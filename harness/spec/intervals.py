@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from scipy.special import bdtr  # the binomial distribution; scipy.stats has it too, but takes a second to load
 
 WANTED_CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):  # made as often as summaries are
     low: float
     high: float
     confidence: float  # achieved: that the median of what was sampled lies within

@@ -286,6 +286,15 @@ def test_an_interval_of_a_share_counts_each_prompt_once(tmp_path: Path) -> None:
     assert (found[0].low, found[0].high) == (found[1].low, found[1].high)
 
 
+@pytest.mark.parametrize("right", [0, 1, 7, 12])
+def test_an_interval_of_a_share_is_wilsons(right: int) -> None:
+    interval, own = (
+        stats.binomtest(right, 12).proportion_ci(0.95, method="wilson"),
+        share_interval(right / 12, [1.0] * 12),
+    )
+    assert (own.low, own.high) == pytest.approx((interval.low, interval.high), abs=1e-15)
+
+
 def test_unequal_weights_count_as_fewer_prompts() -> None:
     """All weight on 10 of 1000 prompts is hardly more than 10 prompts."""
     few, uneven = share_interval(0.3, [1.0] * 10), share_interval(0.3, [1.0] * 10 + [1e-6] * 990)

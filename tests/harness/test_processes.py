@@ -29,7 +29,7 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shared_by(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    return processes.of_each(function, items, is_worth_it=True)
+    return list(processes.of_each(function, items, is_worth_it=True))
 
 
 @pytest.mark.usefixtures("two_cores")

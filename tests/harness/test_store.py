@@ -127,6 +127,13 @@ def test_a_foreign_line_is_skipped_and_named(tmp_path: Path, line: str) -> None:
     assert len(found.records) == len(found.warnings) == 1
 
 
+def test_a_file_of_records_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
+    written(tmp_path, record())
+    (tmp_path / "records-x.jsonl").mkdir()
+    with pytest.raises(store.StoreError, match=r"records-x\.jsonl: cannot be read"):
+        store.read_records(tmp_path)
+
+
 def test_a_record_whose_cell_was_edited_is_not_believed(tmp_path: Path) -> None:
     path = written(tmp_path, record()) / "records-w.jsonl"
     path.write_text(path.read_text().replace('"batch_size":1', '"batch_size":2'))
@@ -267,6 +274,7 @@ def test_an_unknown_run_is_refused_with_those_that_there_are(tmp_path: Path) -> 
             for one in (
                 {"wall_s": 10**400},
                 {"step_s": [0.1, float("nan")]},
+                {"step_s": [float("inf"), 0.1, float("-inf")]},
                 {"step_s": ["0.1"]},
                 {"useful_tokens": [8.5]},
                 {"steps_per_canvas": [2, [2]]},
@@ -278,6 +286,11 @@ def test_a_damaged_record_names_its_field(damage: dict[str, object]) -> None:
     data = json.loads(json.dumps(to_json(record()))) | damage
     with pytest.raises(ValueError, match=r"record|round|cell"):
         record_from_json(data)
+
+
+def test_numbers_whose_sum_no_float_holds_are_numbers_all_the_same() -> None:
+    largest = replace(ROUND, step_s=(sys.float_info.max, sys.float_info.max))
+    assert record_from_json(json.loads(json.dumps(to_json(record(rounds=(largest,)))))).rounds == (largest,)
 
 
 def test_records_alone_hold_neither_rounds_nor_counters_in_memory(tmp_path: Path) -> None:
