@@ -29,7 +29,8 @@ def record_from_json(data: dict[str, Any]) -> Record:
     cell = cell_from_json(data.get("cell"))
     if not isinstance(data.get("rounds"), list):
         raise ValueError("record: rounds is not a list")
-    rounds = tuple(round_from_json(r) for r in data["rounds"])
+    # Of a cell whose events ran backwards the record is an error, and the evidence.
+    rounds = tuple(round_from_json(r, may_run_backwards=data.get("status") != "ok") for r in data["rounds"])
     plain = _interned(_tuples(data, "discarded", "warnings"))
     record: Record = _build(Record, {**plain, "cell": cell, "rounds": rounds})
     if record.cell_id != cell.cell_id:
@@ -54,7 +55,7 @@ def cell_from_json(data: Any) -> Cell:
     return cell
 
 
-def round_from_json(data: Any) -> Round:
+def round_from_json(data: Any, *, may_run_backwards: bool = True) -> Round:
     """Raises ValueError as record_from_json does."""
     plain = _tuples(data, *_ROUND_LISTS)
     for name in _ROUND_TABLES:
@@ -67,7 +68,7 @@ def round_from_json(data: Any) -> Round:
             raise ValueError(f"round: {name} is {value}, which no clock gives")
     for name in ("block_s", "step_s"):
         values = getattr(round, name)
-        if values and not 0 <= min(values) <= max(values) <= _MOST_S:
+        if values and not (-_MOST_S if may_run_backwards else 0) <= min(values) <= max(values) <= _MOST_S:
             raise ValueError(f"round: {name} has {min(values)} to {max(values)}, which no clock gives")
     return round
 
