@@ -290,7 +290,7 @@ def test_a_damaged_record_names_its_field(damage: dict[str, object]) -> None:
 
 def test_numbers_whose_sum_no_float_holds_are_no_times() -> None:
     largest = replace(ROUND, step_s=(sys.float_info.max, sys.float_info.max))
-    with pytest.raises(ValueError, match="step_s has 1.797.* which no clock gives"):
+    with pytest.raises(ValueError, match=r"step_s has 1.797.* which no clock gives"):
         record_from_json(json.loads(json.dumps(to_json(record(rounds=(largest,))))))
 
 
@@ -298,7 +298,7 @@ def test_rounds_whose_events_run_backwards_are_kept_of_a_failed_cell_alone() -> 
     backwards = replace(ROUND, step_s=(-0.1, 0.2))
     failed = record(rounds=(backwards,), status="error", reason="self-check: its events run backwards")
     assert record_from_json(json.loads(json.dumps(to_json(failed)))) == failed
-    with pytest.raises(ValueError, match="step_s has -0.1 to 0.2, which no clock gives"):
+    with pytest.raises(ValueError, match=r"step_s has -0.1 to 0.2, which no clock gives"):
         record_from_json(json.loads(json.dumps(to_json(replace(failed, status="ok", reason=None)))))
 
 
