@@ -24,7 +24,9 @@ from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.run_data import load_run
 from harness.report.badge import badge
 from harness.report.export import cell_frame, csv_text
+from harness.report.frame import build_page
 from harness.report.markdown import summary_text
+from harness.report.svg import files_kept
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -170,11 +172,11 @@ MARKUP = "</text><script>alert(1)</script><a href='javascript:x'>]]>&\x1b"
 
 @pytest.mark.parametrize("name", [MARKUP, *HOSTILE])
 def test_a_hostile_name_is_text_in_every_picture(tmp_path: Path, name: str) -> None:
-    folder, _ = exported(tmp_path, hostile_scenario(name))
-    pictures = list(folder.glob("*.svg"))
-    assert pictures
-    for path in pictures:
-        tree = ET.fromstring(path.read_bytes())
+    with files_kept() as files:
+        build_page(analyse([load_run(write_run(tmp_path, hostile_scenario(name)))]))
+    assert files
+    for picture, _ in files.values():
+        tree = ET.fromstring(picture)
         tags = {element.tag.rpartition("}")[2] for element in tree.iter()}
         assert not tags & {"script", "a", "image", "foreignObject", "img"}
         assert not any(attribute.startswith("on") for element in tree.iter() for attribute in element.attrib)

@@ -15,7 +15,7 @@ from harness.records.merge import NotComparable, merge
 from harness.records.store import StoreError, read_records
 
 WORDS = ("backend=fake", "axes.batch_size=[1,2,4,8]", "axes.block_length=[16]", "axes.num_steps=[2,4]")
-WORDS = (*WORDS, "protocol.launches=2")
+WORDS = (*WORDS, "protocol.launches=2", "reports_dir=null")
 
 
 @pytest.fixture(scope="module")
