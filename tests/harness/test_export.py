@@ -170,7 +170,7 @@ def test_a_hostile_name_is_inert_in_table_markdown_and_badge(tmp_path: Path, nam
 MARKUP = "</text><script>alert(1)</script><a href='javascript:x'>]]>&\x1b"
 
 
-@pytest.mark.parametrize("name", [MARKUP, *HOSTILE])
+@pytest.mark.parametrize("name", [MARKUP, *HOSTILE[5:8]])  # the page, of which they are, has a test with all
 def test_a_hostile_name_is_text_in_every_picture(tmp_path: Path, name: str) -> None:
     with files_kept() as files:
         build_page(analyse([load_run(write_run(tmp_path, hostile_scenario(name)))]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hostile import HOSTILE, hostile_scenario
-from pages import analysed, island_of, packed_of, parsed
+from pages import Elements, analysed, island_of, packed_of, parsed
 from synthetic import Scenario, write_run
 from whole import build_page
 
@@ -86,11 +85,16 @@ def test_the_table_shows_the_values_of_the_document(page: str, frame: pd.DataFra
         assert ((values - frame[f"{name}.value"]).abs() / values).max() <= 5e-4
 
 
+@pytest.fixture(scope="module")
+def tame(tmp_path_factory: pytest.TempPathFactory) -> Elements:
+    """The page of the hostile names' run, with a harmless one."""
+    run_dir = write_run(tmp_path_factory.mktemp("tame"), hostile_scenario("harmless"))
+    return parsed(build_page(analyse([load_run(run_dir)])))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_name_is_shown_as_text_and_never_as_markup(tmp_path: Path, name: str) -> None:
-    usual = dataclasses.replace(hostile_scenario("harmless"))
+def test_a_hostile_name_is_shown_as_text_and_never_as_markup(tmp_path: Path, tame: Elements, name: str) -> None:
     plan_changes = {"suite": name, "description": name}
-    tame = parsed(build_page(analyse([load_run(write_run(tmp_path / "tame", usual))])))
     run_dir = write_run(tmp_path / "wild", hostile_scenario(name), plan_changes=plan_changes)
     page = build_page(analyse([load_run(run_dir)]))
     page.encode()
@@ -106,14 +110,17 @@ def test_a_hostile_name_is_shown_as_text_and_never_as_markup(tmp_path: Path, nam
     assert any(name in str(value) for row in island_of(page)["rows"] for value in row)
 
 
-@pytest.mark.parametrize("name", HOSTILE[:4])
-def test_a_hostile_reason_in_an_answer_is_text_too(tmp_path: Path, name: str) -> None:
-    pages = []
-    for reason in ("harmless", name):
-        scenario = Scenario(exclude=[{"decoding": ["autoregressive"], "reason": reason}])
-        pages.append(parsed(build_page(analysed(tmp_path / str(len(pages)), scenario))))
-    assert [tag for tag, _ in pages[0].tags] == [tag for tag, _ in pages[1].tags]
-    assert f"no autoregressive twin: excluded by the suite: {name}" in " ".join(pages[1].texts)
+def with_reason(folder: Path, reason: str) -> Elements:
+    scenario = Scenario(exclude=[{"decoding": ["autoregressive"], "reason": reason}])
+    return parsed(build_page(analysed(folder, scenario)))
+
+
+def test_a_hostile_reason_in_an_answer_is_text_too(tmp_path: Path) -> None:
+    tags = [tag for tag, _ in with_reason(tmp_path / "harmless", "harmless").tags]
+    for number, name in enumerate(HOSTILE[:4]):
+        page = with_reason(tmp_path / str(number), name)
+        assert [tag for tag, _ in page.tags] == tags
+        assert f"no autoregressive twin: excluded by the suite: {name}" in " ".join(page.texts)
 
 
 def test_the_page_of_a_large_run_stays_small(tmp_path: Path) -> None:
