@@ -18,7 +18,7 @@ from harness.analysis.verdict import State
 from harness.spec.gate_rules import GateConfig
 
 NUM_CELLS, NUM_SLOW = 200, 10
-CLEAN_SWEEPS, SLOW_SWEEPS = 60, 20
+CLEAN_SWEEPS, SLOW_SWEEPS = 40, 15
 
 
 @dataclass
