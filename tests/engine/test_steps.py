@@ -82,9 +82,6 @@ REQUESTS = {
 }
 
 
-DRAWN = ("adaptive", "sampled")  # all that a request keeps for the next one is in these
-
-
 @cache  # interpreted kernels are slow, and two tests ask
 def usual(name: str, seed: int) -> api.Generation:
     decoding, how = REQUESTS[name]
@@ -96,7 +93,7 @@ def test_static_steps_give_the_tokens_and_counts_of_the_usual_path_request_after
     model: api.Model, name: str
 ) -> None:
     decoding, how = REQUESTS[name]
-    for seed in range(2 if name in DRAWN else 1):  # the second request finds the first one's tensors
+    for seed in range(2):  # the second request finds the first one's tensors
         assert same(generation(model, STATIC, decoding, seed, **how), usual(name, seed))
     assert len(model.steps) == 1
 

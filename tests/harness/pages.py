@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pandas as pd
 from synthetic import Scenario, write_run
@@ -98,6 +99,14 @@ def parsed(page: str) -> Elements:
     elements = Elements()
     elements.feed(page)
     return elements
+
+
+def is_inert(svg: str) -> bool:
+    """Whether a picture is XML without an element or attribute that could do anything."""
+    elements = list(ET.fromstring(svg).iter())
+    tags = {element.tag.rpartition("}")[2] for element in elements}
+    does = any(name.startswith("on") for element in elements for name in element.attrib)
+    return not does and not tags & {"script", "a", "image", "foreignObject", "img"}
 
 
 def json_of(page: str) -> str:

@@ -12,14 +12,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hostile import HOSTILE, hostile_scenario
-from pages import Elements, analysed, island_of, packed_of, parsed
+from pages import Elements, analysed, is_inert, island_of, packed_of, parsed
 from synthetic import Scenario, write_run
 from whole import build_page
 
 from harness.analysis.analyse import Analysis, analyse
 from harness.analysis.run_data import load_run
+from harness.records.texts import plain
 from harness.report import tables
-from harness.report.wording import plain
+from harness.report.svg import files_kept
 
 
 def test_a_page_built_twice_is_the_same_bytes(analysis: Analysis, page: str) -> None:
@@ -96,7 +97,8 @@ def tame(tmp_path_factory: pytest.TempPathFactory) -> Elements:
 def test_a_hostile_name_is_shown_as_text_and_never_as_markup(tmp_path: Path, tame: Elements, name: str) -> None:
     plan_changes = {"suite": name, "description": name}
     run_dir = write_run(tmp_path / "wild", hostile_scenario(name), plan_changes=plan_changes)
-    page = build_page(analyse([load_run(run_dir)]))
+    with files_kept() as files:
+        page = build_page(analyse([load_run(run_dir)]))
     page.encode()
     wild = parsed(page)
     # the same elements in the same order, whatever the name holds; a long one only wraps into more caption lines
@@ -106,6 +108,8 @@ def test_a_hostile_name_is_shown_as_text_and_never_as_markup(tmp_path: Path, tam
     assert plain(name) in " ".join(wild.texts)
     for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ET.fromstring(svg)
+    assert files
+    assert all(is_inert(picture) for picture, _ in files.values())
     assert not re.search("[<>]", packed_of(page))
     assert any(name in str(value) for row in island_of(page)["rows"] for value in row)
 
