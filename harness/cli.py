@@ -201,8 +201,9 @@ def _report(
     with collecting.paused():
         runs = [load_run(run_dir, prices) for run_dir in run_dirs]
         analysis = analyse(runs, prices)
+    known = analysis.priced_devices if prices else []
     for device in prices or {}:
-        check_choice("--usd-per-hour", device, analysis.priced_devices)
+        check_choice("--usd-per-hour", device, known)
     if not analysis.has_rows:
         raise Exit(NOTHING, f"{', '.join(map(str, run_dirs))}: holds no finished cell, so there is nothing to show")
     if export := getattr(args, "export", None):

@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _harmless(message: str) -> str:
-    from harness.report.wording import harmless
+    from harness.records.texts import harmless
 
     return harmless(message)
 
@@ -127,7 +127,7 @@ class SuiteRun:
     @property
     def params(self) -> Iterator[Any]:
         """One of each cell of our share, and of each that the plan leaves out with its reason."""
-        from harness.report.wording import plain, said
+        from harness.records.texts import plain, said
 
         name = self.plan.config.name
         for planned in (planned for group in self.plan.own_groups for planned in group):
@@ -249,7 +249,7 @@ def _check_compared(config: pytest.Config, node_ids: set[str]) -> None:
 def _progress(config: pytest.Config) -> PlainProgress:
     """Lines through pytest's own terminal, which does not capture them."""
     from harness.measuring.progress import PlainProgress, QuietProgress
-    from harness.report.wording import inert
+    from harness.records.texts import inert
 
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
 
@@ -271,7 +271,7 @@ def measured_wall_s() -> float:
 @pytest.mark.filterwarnings("ignore:Benchmark fixture was not used at all")  # by a cell that failed
 def test_cell(cell_id: str, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
     """A cell is well where every launch is; then its rounds' wall times are the benchmark's, to the last digit."""
-    from harness.report.wording import said
+    from harness.records.texts import said
 
     suite_run = request.config.stash[_SUITE]
     row, run = suite_run.rows[cell_id], suite_run.run

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from harness.records.texts import harmless, inert
+
 _MOST_LINES = 5  # of an error
 
 
@@ -22,22 +24,16 @@ class Exit(Exception):
 
 def show(text: str) -> None:
     """What was asked for, on stdout."""
-    from harness.report.wording import inert
-
     print(inert(text.removesuffix("\n")))
 
 
 def say(text: str) -> None:
     """What happens meanwhile, on stderr."""
-    from harness.report.wording import inert
-
     with contextlib.suppress(OSError):  # nobody reads stderr any more: that must not end a job
         print(inert(text), file=sys.stderr, flush=True)
 
 
 def fail(code: int, message: str) -> int:
     """The exit code, with its reason on stderr."""
-    from harness.report.wording import harmless
-
     print("error: " + "\n".join(harmless(message).split("\n")[:_MOST_LINES] or ["unknown"]), file=sys.stderr)
     return code

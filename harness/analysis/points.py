@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.analysis.efficiency import MEASURED, PUBLISHED
 from harness.analysis.published import Judged
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
@@ -48,13 +49,13 @@ def points_of(
             continue
         differs = _of_cell(row.cell, curve, is_trained=runs[row.run_id].is_trained)
         speed = row.metrics["useful_tok_s"].value
-        found[runs[row.run_id].device.name].append(_point("measured", row.cell, speed, differs))
+        found[runs[row.run_id].device.name].append(_point(MEASURED, row.cell, speed, differs))
     for one in judged:
         figure, curve = one.figure, curves.get(one.figure.device)
         is_plain = figure.num_devices == 1 and figure.decoding in (BLOCK_DIFFUSION, AUTOREGRESSIVE)
         has_place = figure.batch_size is not None
         if curve is not None and is_plain and has_place and figure.num_steps in (curve.num_steps, None):
-            found[figure.device].append(_point("published", figure, figure.value, _of_figure(figure, curve)))
+            found[figure.device].append(_point(PUBLISHED, figure, figure.value, _of_figure(figure, curve)))
     return {device: tuple(points) for device, points in found.items() if points}
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.records.texts import inert
 from harness.spec.plan import Plan, PlannedCell, work_of
 
 log = logging.getLogger("canvasbench")
@@ -76,7 +77,7 @@ class PlainProgress:
     def say(self, text: str) -> None:
         log.info(text)
         with contextlib.suppress(OSError):  # nobody reads stderr any more: that must not end a night's work
-            print(text, file=sys.stderr, flush=True)
+            print(inert(text), file=sys.stderr, flush=True)
 
     def line(self, planned: PlannedCell, status: str, what: str) -> str:
         width = len(str(self._todo))

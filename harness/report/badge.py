@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from harness.analysis.analyse import Analysis
-from harness.report.wording import is_clear, plain, short, tok_s
+from harness.records.texts import plain, short
+from harness.report.wording import is_clear, tok_s
 
 
 def badge(analysis: Analysis) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.analysis.claim_conditions import Difference, Unmet
 from harness.analysis.claims import Judgement
-from harness.report.wording import counted, either, listed, short
+from harness.records.texts import short
+from harness.report.wording import counted, either, listed
 from harness.spec.data import devices
 
 _MOST_DIFFERENCES, _MOST_COMBINATIONS = 3, 4

@@ -10,9 +10,10 @@ from harness.analysis.claim_measures import BY_FLOORS, BY_FORMULA, COUNTED, SPEE
 from harness.analysis.claims import CONTRADICTED, NOT_TESTED, ONLY_IF, REPRODUCED, Extreme, Judgement, Subject
 from harness.analysis.floors import DATASHEET, MEASURED
 from harness.analysis.prediction import PROMPT_TOKENS
+from harness.records.texts import short
 from harness.report import claim_conditions
 from harness.report.claim_conditions import device_name
-from harness.report.wording import AUTOREGRESSIVE_NAME, counted, either, listed, percent, ratio, setting, short, tok_s
+from harness.report.wording import AUTOREGRESSIVE_NAME, counted, either, listed, percent, ratio, setting, tok_s
 
 QUESTION = "Do the launch's claims hold here?"
 RULE = (

@@ -10,7 +10,8 @@ from harness.analysis.baseline import Baseline
 from harness.analysis.baseline import Change as Approved
 from harness.analysis.compare import Change, Comparison
 from harness.analysis.summary import ENOUGH_LAUNCHES
-from harness.report.wording import counted, said, short
+from harness.records.texts import said, short
+from harness.report.wording import counted
 
 MOST_NOTES = 5
 

@@ -7,20 +7,10 @@ from collections.abc import Callable, Sequence
 from harness.analysis.analyse import Analysis
 from harness.analysis.headline import Headline
 from harness.analysis.rows import BELOW_FLOOR, CellRow
+from harness.records.texts import short
 from harness.records.types import Cell
 from harness.report.figures.base import Table
-from harness.report.wording import (
-    amount,
-    batch,
-    device_in_short,
-    is_clear,
-    listed,
-    percent,
-    ratio,
-    short,
-    tok_s,
-    whose_prices,
-)
+from harness.report.wording import amount, batch, device_in_short, is_clear, listed, percent, ratio, tok_s, whose_prices
 
 _USD = "usd_per_million_useful_tokens"
 # Quantities that a run may lack: metric -> heading, how it reads. A column that no run can fill is left out.

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from harness.analysis.analyse import Analysis
 from harness.analysis.metrics import METRICS
 from harness.analysis.rows import CellRow
+from harness.records.texts import plain
 from harness.records.types import Cell, to_json
 from harness.report.badge import badge
 from harness.report.export_folder import replace_files
 from harness.report.markdown import summary_text
-from harness.report.wording import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,6 +11,7 @@ from harness.analysis.headline import Headline
 from harness.analysis.quality import IsoQuality, quality, speed
 from harness.analysis.ranges import ranges_of
 from harness.analysis.rows import BELOW_FLOOR, CellRow
+from harness.records.texts import short
 from harness.records.types import BLOCK_DIFFUSION
 from harness.report.wording import (
     AUTOREGRESSIVE_NAME,
@@ -27,7 +28,6 @@ from harness.report.wording import (
     percent,
     ratio,
     setting,
-    short,
     tok_s,
     up_to,
 )

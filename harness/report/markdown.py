@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.analyse import Analysis
+from harness.records.texts import plain, short
 from harness.report import claims, headlines, qualifiers
 from harness.report.gate.markdown import escaped
 from harness.report.slices import slices_of
 from harness.report.terminal import BATCH_HEADER, batch_rows
-from harness.report.wording import counted, plain, short
+from harness.report.wording import counted
 
 _MOST_TABLES, _MOST_WARNINGS = 8, 10
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.headline import Headline
+from harness.records.texts import short
 from harness.records.types import FAILED_STATUSES
 from harness.report.headlines import equal_quality
 from harness.report.peers import against_peers
-from harness.report.wording import counted, listed, percent, ratio, short
+from harness.report.wording import counted, listed, percent, ratio
 
 
 def qualifiers(analysis: Analysis) -> list[str]:

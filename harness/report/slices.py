@@ -13,8 +13,9 @@ from harness.analysis.analyse import Analysis
 from harness.analysis.quality import Setting
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run, SkippedCell
+from harness.records.texts import plain, short
 from harness.records.types import TWIN_FIELDS, Cell, canonical_json, equal_but_for, to_json
-from harness.report.wording import BASELINE, counted, listed, percent, plain, short
+from harness.report.wording import BASELINE, counted, listed, percent
 
 _DTYPES = ("weight_dtype", "activation_dtype", "kv_dtype", "head_dtype")
 _CONDITIONS = (

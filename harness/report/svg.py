@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from harness.records.texts import plain
 from harness.report.slim import slimmed
 from harness.report.templates import style as style_sheet
-from harness.report.wording import plain
 
 INK, MUTED, GRID = "#010203", "#020304", "#030405"
 DIFFUSION, AUTOREGRESSIVE = "#040506", "#050607"

@@ -11,10 +11,11 @@ from harness.analysis.environments import flat
 from harness.analysis.metrics import METRICS
 from harness.analysis.rows import CellRow
 from harness.analysis.run_data import Run
+from harness.records.texts import plain
 from harness.records.types import Cell, Environment
 from harness.report.outcomes import SKIPPED
 from harness.report.slices import Slice, setting, values_of
-from harness.report.wording import listed, plain, price
+from harness.report.wording import listed, price
 from harness.spec.config import DeviceConfig
 
 # Metrics of the table in column order, with the unit they are shown in. `report --json` has every metric.

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from harness.report.wording import plain
+from harness.records.texts import plain
 
 FOLDER = Path(__file__).parent
 

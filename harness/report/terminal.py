@@ -5,11 +5,12 @@ from __future__ import annotations
 from harness.analysis.analyse import Analysis
 from harness.analysis.rows import INCOMPLETE_STATUSES, CellRow
 from harness.analysis.self_check import SelfCheck
+from harness.records.texts import plain, short
 from harness.report import claims
 from harness.report.headlines import equal_quality, verdict
 from harness.report.peers import against_peers
 from harness.report.slices import Slice, slices_of
-from harness.report.wording import BASELINE, counted, plain, ratio, short, tok_s
+from harness.report.wording import BASELINE, counted, ratio, tok_s
 
 MOST_LINES = 25
 BATCH_HEADER = ("batch", "tok/s", "AR tok/s", "speed-up", "interval", "block", "steps")

@@ -14,6 +14,7 @@ from synthetic import DEFAULT_AXES, Scenario, write_run
 
 from harness.analysis.analyse import analyse
 from harness.analysis.run_data import load_run
+from harness.records.texts import plain
 from harness.records.types import Cell
 from harness.report.figures.heat_map import heat_map
 from harness.report.figures.throughput import throughput
@@ -21,7 +22,6 @@ from harness.report.frame import build_page
 from harness.report.slices import slices_of
 from harness.report.slim import slimmed
 from harness.report.templates import style
-from harness.report.wording import plain
 
 Open = Callable[..., Visit]
 

@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     from harness.analysis import verdict
     from harness.records.store import StoreError
-    from harness.report.wording import harmless
+    from harness.records.texts import harmless
 
     path = config.getoption("verdict", None)
     if path is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.verdict import Verdict
+from harness.records.texts import said
 from harness.report.gate.entries import UNDECIDED, Entry, headline
-from harness.report.wording import said
 
 
 def test_the_gate_is_green(verdict: Verdict) -> None:

@@ -18,6 +18,8 @@ from synthetic import ENVIRONMENT, Scenario, fill_run, plan_of, records_of
 from verdicts import example, hostile_verdict
 
 from harness import cli, pytest_suite
+from harness.records.texts import plain
+from harness.records.texts import said as made_inert
 from harness.records.types import Cell, Environment
 from harness.report.gate.annotations import annotations_text
 from harness.report.gate.benchmark_json import benchmark_json
@@ -25,8 +27,6 @@ from harness.report.gate.html import page
 from harness.report.gate.junit import junit_text
 from harness.report.gate.markdown import comment_text, escaped, summary_text
 from harness.report.gate.terminal import terminal_text
-from harness.report.wording import plain
-from harness.report.wording import said as made_inert
 
 TEXTS = [
     *HOSTILE,

@@ -17,7 +17,7 @@ from harness import cli
 from harness.analysis import gate
 from harness.records import job as jobs
 from harness.records.store import StoreError
-from harness.report.wording import harmless
+from harness.records.texts import harmless
 from harness.spec.gate_rules import GateConfig
 from harness.spec.suite import compose
 

@@ -13,9 +13,10 @@ from whole import build_page
 
 from harness.analysis.analyse import Analysis
 from harness.analysis.rows import BELOW_FLOOR
+from harness.records.texts import plain
 from harness.records.types import Cell
 from harness.report import headlines
-from harness.report.wording import plain, ratio, tok_s
+from harness.report.wording import ratio, tok_s
 
 
 def test_the_page_says_what_range_of_speedups_the_headline_was_chosen_from(

@@ -6,10 +6,11 @@ from matplotlib.axes import Axes
 
 from harness.analysis.canvases import FEWEST_FOR_TENTHS, Category, by_category, quantile
 from harness.analysis.rows import CellRow
+from harness.records.texts import short
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, measured
 from harness.report.slices import Slice
-from harness.report.wording import counted, percent, setting, short
+from harness.report.wording import counted, percent, setting
 
 QUESTION = "Which prompts need many steps?"
 _BANDS = "bars: from the 10th to the 90th percentile of canvases; line: half of them have stopped; dot: mean"

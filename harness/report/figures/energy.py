@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
+from harness.records.texts import short
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, log2_axis, log_axis
 from harness.report.figures.sides import Side, batches_of, lacking, sides
 from harness.report.slices import Slice
-from harness.report.wording import amount, listed, price, short
+from harness.report.wording import amount, listed, price
 
 QUESTION = "What do a token's energy and money come to?"
 _ENERGY, _ABOVE_IDLE, _USD = (

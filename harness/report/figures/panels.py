@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 
+from harness.records.texts import short
 from harness.report import svg
 from harness.report.figures.base import captioned
 from harness.report.slices import Slice, conditions, joined
-from harness.report.wording import counted, device_in_short, short
+from harness.report.wording import counted, device_in_short
 
 PANELS_A_ROW, MOST_PANELS = 3, 9
 _LEFT, _SPAN, _GAP = 0.075, 0.945, 0.04  # of the figure's width

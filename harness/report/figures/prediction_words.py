@@ -9,6 +9,7 @@ from harness.analysis.assumptions import EXPONENTS, UNIFORM
 from harness.analysis.efficiency import MEASURED, Efficiency
 from harness.analysis.prediction import BATCHES, PROMPT_TOKENS, STATIC_REPLAY, DevicePrediction, Predictions
 from harness.analysis.run_data import GIVEN_PRICE
+from harness.records.texts import short
 from harness.records.types import AUTOREGRESSIVE, BLOCK_DIFFUSION
 from harness.report.figures.base import Table
 from harness.report.wording import (
@@ -22,7 +23,6 @@ from harness.report.wording import (
     listed,
     percent,
     ratio,
-    short,
     tok_s,
     up_to,
     whose_prices,

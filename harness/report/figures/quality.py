@@ -9,6 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from harness.analysis.quality import Setting
 from harness.analysis.summary import Summary
+from harness.records.texts import short
 from harness.report import svg
 from harness.report.figures.base import PROMPTS, Figure, drawing_with_caption, end_labels, log2_axis, thinned
 from harness.report.figures.compared import (
@@ -20,7 +21,7 @@ from harness.report.figures.compared import (
     interval_bars,
 )
 from harness.report.slices import Slice
-from harness.report.wording import counted, percent, short
+from harness.report.wording import counted, percent
 
 QUESTION = "How many steps does the quality need?"
 _MAIN_IN, _PANEL_IN = 3.4, 1.55

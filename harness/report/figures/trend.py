@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from harness.analysis.analyse import Analysis
 from harness.analysis.rows import CellRow
 from harness.analysis.trend import Change, Trend, trend_of
+from harness.records.texts import short
 from harness.report import svg
 from harness.report.figures.base import Figure, NotDrawn, drawing_with_caption, end_labels, log_axis, thinned
 from harness.report.slices import Slice, slices_of
-from harness.report.wording import counted, percent, short, steps_in_short
+from harness.report.wording import counted, percent, steps_in_short
 
 QUESTION = "Does it hold over time?"
 _BANDS = "bands: the intervals of the medians; dotted: where the largest change comes; + after a commit: with changes"

@@ -8,9 +8,10 @@ drops the rest without a word.
 from __future__ import annotations
 
 from harness.analysis.verdict import Verdict
+from harness.records.texts import said
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNDECIDED
-from harness.report.wording import counted, said
+from harness.report.wording import counted
 
 MOST = 10
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 
 from harness.analysis.verdict import Verdict
+from harness.records.texts import said
 from harness.report.gate import entries as lines_of
-from harness.report.wording import said
 
 
 def benchmark_json(verdict: Verdict, better: str) -> str:

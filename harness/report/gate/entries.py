@@ -18,7 +18,8 @@ from harness.analysis.verdict import (
     Verdict,
     exit_code_of,
 )
-from harness.report.wording import counted, listed, said
+from harness.records.texts import said
+from harness.report.wording import counted, listed
 
 UNCHANGED = (State.OK, State.REPORTED)  # what every output folds
 UNDECIDED = (State.INCONCLUSIVE, State.BROKEN_BOTH)  # neither good nor bad where they are not red

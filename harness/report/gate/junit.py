@@ -5,9 +5,9 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 from harness.analysis.verdict import Verdict
+from harness.records.texts import said
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNDECIDED, Entry
-from harness.report.wording import said
 
 
 def junit_text(verdict: Verdict) -> str:

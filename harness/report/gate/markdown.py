@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 
 from harness.analysis.verdict import Verdict
+from harness.records.texts import said
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNCHANGED, Entry
-from harness.report.wording import counted, said
+from harness.report.wording import counted
 
 MOST_SUMMARY_BYTES, MOST_COMMENT_BYTES = 1_000 * 1024, 60 * 1024
 WORST = 20  # rows that stand open

@@ -5,9 +5,10 @@ from __future__ import annotations
 from textwrap import wrap
 
 from harness.analysis.verdict import Verdict
+from harness.records.texts import said, short
 from harness.report.gate import entries as lines_of
 from harness.report.gate.entries import UNCHANGED, Entry
-from harness.report.wording import counted, said, short
+from harness.report.wording import counted
 
 MOST_CELLS = 20
 MOST_NOTES = 5
