@@ -28,22 +28,33 @@ from engine.routing import Routing
 class Norm(nn.Module):
     """Root-mean-square norm: all of it in float32, one cast at the end, times w (not 1 + w).
 
-    Called, it is the plain norm; `of_unit` is what is left of it where its input is normalised already.
+    Called, it is the plain norm; `of_unit` is what is left of it where its input has the length 1 already.
     """
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size))
         self.eps = eps
+        self._weight_of_unit: torch.Tensor | None = None  # made at first use, then kept, as projections' copies are
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return rms_norm(x, self.weight, self.eps)
 
-    def chosen(self, x: torch.Tensor, choices: Choices) -> torch.Tensor:
-        return self(x) if choices.norms == "separate" else self.of_unit(unit(x, self.eps), x.dtype)
+    def chosen(self, x: torch.Tensor, choices: Choices, shared32: torch.Tensor | None = None) -> torch.Tensor:
+        """The norm of x, in the form that is chosen; shared32: what `unit` made of x for others already."""
+        if choices.norms == "separate":
+            return self(x)
+        return self.of_unit(unit(x, self.eps) if shared32 is None else shared32, x.dtype)
 
-    def of_unit(self, x32: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        return (x32 * self.weight.float()).to(dtype)
+    def of_unit(self, unit32: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The norm of what `unit` made of an input of that dtype."""
+        return cast(unit32 * self.weight_of_unit(), dtype)
+
+    def weight_of_unit(self) -> torch.Tensor:
+        """w * sqrt(D) in float32: a vector of length 1 has the root mean square 1 / sqrt(D)."""
+        if self._weight_of_unit is None:
+            self._weight_of_unit = self.weight.float() * self.weight.numel() ** 0.5
+        return self._weight_of_unit
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
@@ -55,12 +66,18 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.
 
 
 def unit(x: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) in float32: that root is the hypotenuse of |x| / sqrt(D) and sqrt(eps)."""
-    x32 = x.float()
+    """x / sqrt(|x|^2 + D eps) in float32, of length 1 but for eps. That root is hypot(|x|, sqrt(D eps))."""
+    x32 = cast(x, torch.float32)
+    added = eps * x.shape[-1]
     if torch.compiler.is_compiling():  # which fuses the formula, and cannot follow a cache
-        return F.rms_norm(x32, x.shape[-1:], None, eps)
+        return x32 * torch.rsqrt(x32.square().sum(dim=-1, keepdim=True) + added)
     length = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
-    return x32 / torch.hypot(length.mul_(x.shape[-1] ** -0.5), _scalar(eps**0.5))
+    return x32 / torch.hypot(length, _scalar(added**0.5))
+
+
+def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x.to(dtype), which takes as long as a small sum even where it has nothing to do."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 @cache
@@ -223,9 +240,9 @@ class Attention(nn.Module):
         if self._v is None:
             heads_BTAD = torch.cat([heads_BTAD, heads_BTAD[:, :, Q:]], dim=2)
         if self._head_norm_AD is None:
-            rows = [self.q_norm.weight.expand(Q, -1), self.k_norm.weight.expand(K, -1)]
-            self._head_norm_AD = torch.cat([*rows, torch.ones_like(rows[1])]).float()
-        heads_BTAD = (unit(heads_BTAD, self.eps) * self._head_norm_AD).to(x_BTH.dtype)
+            rows = [self.q_norm.weight_of_unit().expand(Q, -1), self.k_norm.weight_of_unit().expand(K, -1)]
+            self._head_norm_AD = torch.cat([*rows, torch.full_like(rows[1], self.head_dim**0.5)])
+        heads_BTAD = cast(unit(heads_BTAD, self.eps) * self._head_norm_AD, x_BTH.dtype)
         turned_BTAD = apply_rope(heads_BTAD[:, :, : Q + K], *p.rope[self.layer_type])
         return turned_BTAD[:, :, :Q], turned_BTAD[:, :, Q:], heads_BTAD[:, :, Q + K :]
 

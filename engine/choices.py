@@ -95,7 +95,8 @@ OPTIONS: dict[str, Option] = {
         "root-mean-square norms (engine/attention.py)",
         {
             "separate": "the formula, operation by operation, each norm on its own",
-            "shared": "four operations a norm; the dense branch, the experts and the router share one of their input",
+            "shared": "four operations a norm; the dense branch, the experts and the router share one of their input; "
+            "in float32 the router saves four more",
         },
         _on_cpu("shared", "separate"),
     ),

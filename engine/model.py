@@ -85,11 +85,16 @@ class Layer(nn.Module):
             with self.attn_range(self.index):
                 attended = self.self_attn(self.input_layernorm.chosen(x_BTH, c), p)
             x_BTH = x_BTH + self.post_attention_layernorm.chosen(attended, c)
-            dense_in, mixed_in, raw = self._three_norms(x_BTH, c)
+            shared_BTH = None if c.norms == "separate" else unit(x_BTH, self.router.eps)
+            dense_in = self.pre_feedforward_layernorm.chosen(x_BTH, c, shared_BTH)
+            mixed_in = self.pre_feedforward_layernorm_2.chosen(x_BTH, c, shared_BTH)
             with ranges.MLP(self.index):
                 dense = self.mlp(dense_in, c)
             with ranges.ROUTER(self.index):
-                weights_NK, experts_NK = self.router.of_unit(raw.flatten(0, 1))
+                if shared_BTH is None or x_BTH.dtype != torch.float32:  # fewer operations round less often, too
+                    weights_NK, experts_NK = self.router(x_BTH.flatten(0, 1))
+                else:
+                    weights_NK, experts_NK = self.router.of_unit(shared_BTH.flatten(0, 1))
                 if p.routing is not None:
                     experts_NK = p.routing.draw(self.index, experts_NK, p.cache.rows)
             if p.seen is not None:
@@ -100,14 +105,6 @@ class Layer(nn.Module):
             scalar = self.encoder_scalar if p.causal else self.decoder_scalar
             assert scalar is not None
             return (x_BTH + self.post_feedforward_layernorm.chosen(dense + mixed, c)) * scalar
-
-    def _three_norms(self, x_BTH: torch.Tensor, choices: Choices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The residual as the dense branch, the experts and the router want it, normalised three times or once."""
-        dense, mixed, eps = self.pre_feedforward_layernorm, self.pre_feedforward_layernorm_2, self.router.eps
-        if choices.norms == "separate":
-            return dense(x_BTH), mixed(x_BTH), rms_norm(x_BTH, None, eps)
-        unit_BTH, dtype = unit(x_BTH, eps), x_BTH.dtype
-        return dense.of_unit(unit_BTH, dtype), mixed.of_unit(unit_BTH, dtype), unit_BTH.to(dtype)
 
     def only_extend_cache(self, x_BTH: torch.Tensor, p: Pass) -> None:
         """The last layer of a pass whose output nobody reads: its keys and values are all that is left of it."""

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.attention import rms_norm
+from engine.attention import cast, rms_norm
 from engine.choices import Choices
 from engine.config import ModelConfig
 from engine.kernels.fp8 import dequantised
-from engine.linear import Weight, gated
+from engine.linear import Weight, column_twice, gated
 from engine.ranges import EXPERTS, EXPERTS_COMBINE, EXPERTS_DISPATCH, EXPERTS_GEMM
 
 # `tailored` multiplies every token with every expert where that is at most MOST_WASTE times the chosen work and where
@@ -46,14 +46,20 @@ class Router(nn.Module):
 
     def forward(self, x_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights (N, K) float32 and expert ids (N, K). Weights of a token don't sum to 1: each is scaled last."""
-        return self.of_unit(rms_norm(x_NH, None, self.eps))
-
-    def of_unit(self, x_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same where the input is normalised already."""
-        scores_NE = self.proj(x_NH * self.scale * self.root)
+        scores_NE = self.proj(rms_norm(x_NH, None, self.eps) * self.scale * self.root)
         probs_NE = scores_NE.softmax(dim=-1, dtype=torch.float32)
         weights_NK, experts_NK = probs_NE.topk(self.top_k, dim=-1)
         weights_NK = weights_NK / weights_NK.sum(dim=-1, keepdim=True)
+        return weights_NK * self.per_expert_scale[experts_NK], experts_NK
+
+    def of_unit(self, unit_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same in fewer operations, of what `engine.attention.unit` made of a float32 input.
+
+        The norm's sqrt(H) and the root cancel, and the softmax over the chosen scores is theirs over all, renormalised.
+        """
+        scores_NE = self.proj(unit_NH * self.scale)
+        best_NK, experts_NK = scores_NE.topk(self.top_k, dim=-1)
+        weights_NK = best_NK.softmax(dim=-1, dtype=torch.float32)
         return weights_NK * self.per_expert_scale[experts_NK], experts_NK
 
 
@@ -72,7 +78,7 @@ class Experts(nn.Module):
         self.every_gate = Weight(lambda: self.gate_up_proj[:, :width].flatten(0, 1), made=True)  # (E * I, H)
         self.every_up = Weight(lambda: self.gate_up_proj[:, width:].flatten(0, 1), made=True)  # (E * I, H)
         self.every_down = Weight(lambda: self.down_proj.transpose(0, 1).flatten(1), made=True)  # (H, E * I)
-        self._views: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._halves: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def matrices(self, expert: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """gate_up_proj and down_proj of one expert, float8 weights as `dtype`."""
@@ -82,11 +88,13 @@ class Experts(nn.Module):
         scales = self.gate_up_scale[expert], self.down_scale[expert]
         return dequantised(gate_up, scales[0]).to(dtype), dequantised(down, scales[1]).to(dtype)
 
-    def views(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """gate_up_proj and down_proj of each expert; kept, because slicing them takes as long as a small product."""
-        if not self._views:
-            self._views = list(zip(self.gate_up_proj.unbind(), self.down_proj.unbind(), strict=True))
-        return self._views
+    def halves(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """gate_up_proj and down_proj of each expert, their output rows in two halves: views, kept because slicing takes
+        as long as a small product."""
+        if not self._halves:
+            gate_up, down = (w.unflatten(1, (2, -1)).unbind() for w in (self.gate_up_proj, self.down_proj))
+            self._halves = list(zip(gate_up, down, strict=True))
+        return self._halves
 
 
 Gemm = Callable[[torch.Tensor, torch.Tensor, Experts], torch.Tensor]
@@ -155,16 +163,14 @@ def _tailored(
 
 
 def _one_token(x_H: torch.Tensor, weights_K: torch.Tensor, chosen: list[int], experts: Experts) -> torch.Tensor:
-    views = [experts.views()[e] for e in chosen]
-    hidden_KI = _gated(torch.stack([_times_vector(gate_up, x_H) for gate_up, _ in views])) * weights_K[:, None]
-    rows = zip(views, hidden_KI.to(x_H.dtype).unbind(), strict=True)
-    return torch.stack([_times_vector(down, hidden_I) for (_, down), hidden_I in rows]).sum(dim=0, keepdim=True)
-
-
-def _times_vector(matrix_OI: torch.Tensor, x_I: torch.Tensor) -> torch.Tensor:
-    """matrix times vector as a batch of its two halves, which MKL gives to two cores; a plain one stays on one core."""
-    halves = matrix_OI.view(2, -1, len(x_I))
-    return torch.bmm(halves, x_I.expand(2, 1, -1).transpose(1, 2)).view(-1)
+    """Each matrix times its vector as a batch of two halves, as engine/linear.py does where rows are few."""
+    halves = [experts.halves()[e] for e in chosen]
+    x_2H1 = column_twice(x_H)
+    gate_up_K2I1 = torch.stack([torch.bmm(gate_up, x_2H1) for gate_up, _ in halves])
+    hidden_KI = _gated(gate_up_K2I1.view(len(chosen), -1)).mul_(weights_K[:, None])
+    hidden = column_twice(hidden_KI).unbind()
+    y_K2H1 = torch.stack([torch.bmm(down, hidden_2I1) for (_, down), hidden_2I1 in zip(halves, hidden, strict=True)])
+    return y_K2H1.sum(dim=0).view(1, -1)
 
 
 def _all_experts(
@@ -173,7 +179,7 @@ def _all_experts(
     tokens, num_experts = len(x_NH), experts.down_proj.shape[0]
     weights_NE = weights_NK.new_zeros(tokens, num_experts).scatter_(1, experts_NK, weights_NK)
     hidden_NEI = gated(x_NH, experts.every_gate, experts.every_up, choices).view(tokens, num_experts, -1)
-    hidden_NEI = (hidden_NEI * weights_NE[..., None]).to(x_NH.dtype)
+    hidden_NEI = cast(hidden_NEI.mul_(weights_NE[..., None]), x_NH.dtype)
     return experts.every_down.product(hidden_NEI.flatten(1), choices)
 
 

@@ -86,6 +86,7 @@ def fast(
     """The same step with one number drawn per position instead of one per token of the vocabulary.
 
     With d = z - max z, Z = sum e^d and S = sum d e^d, the probabilities are e^d / Z and the entropy is log Z - S / Z.
+    The probabilities take the place of the logits.
     """
     batch, length, _ = logits_BLV.shape
 
@@ -96,13 +97,13 @@ def fast(
         d_BLV = logits_BLV / temperature
         top_BL1, argmax_BL = largest(d_BLV)
         d_BLV -= top_BL1
-        probs_BLV = d_BLV.exp()
+        probs_BLV = torch.exp(d_BLV, out=logits_BLV)
         total_BL1 = probs_BLV.sum(dim=-1, keepdim=True)
         probs_BLV /= total_BL1
         u_BL = drawn_by_row(rows, batch, uniform)
         drawn_BL = invert(probs_BLV, u_BL)
     with ENTROPY():
-        entropy_BL = total_BL1[..., 0].log() - torch.linalg.vecdot(probs_BLV, d_BLV)
+        entropy_BL = total_BL1[..., 0].log() - d_BLV.mul_(probs_BLV).sum(dim=-1)
     with ACCEPT():
         accepted_BL = within_bound(entropy_BL, entropy_bound)
     with RENOISE():
@@ -112,6 +113,7 @@ def fast(
 
 
 # (logits_BLV, temperature, entropy_bound, generator), and after rows have left, which only compaction=on does, `rows`.
+# The logits are the sampler's to overwrite.
 Sampler = Callable[..., Denoised]
 SAMPLERS: dict[str, Sampler] = {"reference": reference, "plain": plain, "fast": fast}
 

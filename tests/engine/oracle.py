@@ -258,7 +258,7 @@ def handed_on(pair: Pair, s: Setting, monkeypatch: pytest.MonkeyPatch, sampler: 
     ) -> sampling.Denoised:
         theirs_BLV = seen.pop(0)
         off.append((logits_BLV - theirs_BLV).abs().max().item())
-        own, known = (sample(z_BLV, temperature, bound, torch.Generator()) for z_BLV in (logits_BLV, theirs_BLV))
+        own, known = (sample(z.clone(), temperature, bound, torch.Generator()) for z in (logits_BLV, theirs_BLV))
         counted.append(exceptions(theirs_BLV, own.argmax_BL))
         drawn = sampling.reference(theirs_BLV, temperature, bound, generator)
         return replace(drawn, conditioning_BLV=known.conditioning_BLV, probs_BLV=known.probs_BLV)

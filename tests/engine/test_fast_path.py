@@ -94,9 +94,10 @@ def test_the_fast_sampler_draws_each_token_with_its_probability(vocab: int) -> N
     generator = torch.Generator().manual_seed(vocab)
     logits_V, temperature = 2 * torch.randn(vocab, generator=generator), 0.7
     steps, rows = 120, 1_000
-    logits_BLV = logits_V.expand(1, rows, vocab).contiguous()
+    logits_BLV = logits_V.expand(1, rows, vocab)
     drawn = [
-        sampling.fast(logits_BLV, torch.tensor(temperature), torch.inf, generator).canvas_BL[0] for _ in range(steps)
+        sampling.fast(logits_BLV.clone(), torch.tensor(temperature), torch.inf, generator).canvas_BL[0]
+        for _ in range(steps)
     ]
     counts = torch.bincount(torch.cat(drawn), minlength=vocab).double()
     expected = (logits_V.double() / temperature).softmax(dim=-1) * steps * rows
@@ -116,7 +117,7 @@ def test_a_fast_step_has_the_likeliest_tokens_entropies_and_probabilities_of_a_p
     logits_BLV = 4 * torch.randn(2, 9, vocab, generator=torch.Generator().manual_seed(0))
     logits_BLV[0, 0] = logits_BLV[0, 0].round()  # ties: the first of them is taken
     temperature = torch.tensor(0.7)
-    plain, fast = (step(logits_BLV, temperature, 0.5, None) for step in (sampling.plain, sampling.fast))
+    plain, fast = (step(logits_BLV.clone(), temperature, 0.5, None) for step in (sampling.plain, sampling.fast))
     assert torch.equal(plain.argmax_BL, fast.argmax_BL)
     torch.testing.assert_close(fast.entropy_BL, plain.entropy_BL, atol=1e-5, rtol=0)
     assert plain.conditioning_BLV is not None
