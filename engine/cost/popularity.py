@@ -14,7 +14,7 @@ Legend: E experts, k of them per token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def inclusion_of(weights: tuple[float, ...], k: int) -> tuple[float, ...]:
     w = np.asarray(weights, dtype=float)
     if (w > 0).sum() <= k:
         return tuple((w > 0).astype(float).tolist())
-    nodes, masses = np.polynomial.legendre.leggauss(_NODES)
+    nodes, masses = _gauss_legendre()
     x = (nodes + 1) / 2  # in (0, 1)
     scale = _median_time(w, k)
     t_N = scale * (x / (1 - x)) ** 2
@@ -88,6 +88,15 @@ def inclusion_of(weights: tuple[float, ...], k: int) -> tuple[float, ...]:
 def inclusion(weights: Sequence[Sequence[float]], k: int) -> Inclusion:
     """Of every layer."""
     return tuple(inclusion_of(tuple(layer), k) for layer in weights)
+
+
+@cache
+def _gauss_legendre() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes in (-1, 1) and their weights. numpy has them, too, but takes 0.3 s for what scipy does in 0.03."""
+    from scipy.special import roots_legendre
+
+    nodes, masses = roots_legendre(_NODES)
+    return nodes, masses
 
 
 def _median_time(w: np.ndarray, k: int) -> float:

@@ -68,7 +68,7 @@ class GateConfig:
 
     rules: dict[str, GateRule] = field(default_factory=default_rules)
     screen_pairs: int = 3  # of launches, of all cells; more where the pairs scatter too much for so few
-    most_screen_pairs: int = 5
+    most_screen_pairs: int = 10
     screen_effect: float = 0.015  # a change of the mean by more than this ...
     screen_p: float = 0.2  # ... and with a smaller p is confirmed
     confirm_pairs: int = 10  # fresh ones, of the cells that the screen keeps; more where the pairs scatter more

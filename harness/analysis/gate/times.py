@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from math import log
+from math import ceil, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,11 +65,19 @@ def screened(differences: Floats, gate: GateConfig) -> Screened:
 
 
 def screen_pairs(screen: Screened, gate: GateConfig) -> int:
-    """How many pairs the screen needs, so that it keeps a row that is slower by gate.effect; capped."""
-    if not np.isfinite(screen.pair_sd):
+    """How many pairs the screen needs; capped.
+
+    So many that it keeps a row that is slower by gate.effect, and that a row of this scatter which is as fast as before
+    can be called OK, either with gate.power.
+    """
+    sd = screen.pair_sd
+    if not np.isfinite(sd):
         return gate.screen_pairs
-    needed = partial(stats.pairs_needed, log(1 + gate.effect), gate.screen_effect, screen.pair_sd)
-    return needed(gate.screen_p, gate.power, gate.screen_pairs, gate.most_screen_pairs) or gate.most_screen_pairs
+    least, most = gate.screen_pairs, gate.most_screen_pairs
+    limit = log(1 + gate.effect)
+    to_keep = stats.pairs_needed(limit, gate.screen_effect, sd, gate.screen_p, gate.power, least, most) or most
+    to_rule_out = ((_quantile(screen) + stats.normal_quantile(gate.power)) * sd / limit) ** 2
+    return max(to_keep, ceil(min(to_rule_out, most)))
 
 
 def confirm_pairs(screen: Screened, gate: GateConfig, floor: float) -> int:
@@ -135,11 +143,15 @@ def _screen_half_widths(screen: Screened) -> Floats:
     little of theirs.
     """
     found = screen.stats
-    two_sided = (1 + stats.WANTED_CONFIDENCE) / 2
-    quantile = float(stats.t_quantile(two_sided, screen.degrees)) if screen.degrees else float("inf")
     with np.errstate(invalid="ignore", divide="ignore"):
-        widths: Floats = quantile * np.fmax(found.sd, screen.pair_sd) / np.sqrt(found.n)
+        widths: Floats = _quantile(screen) * np.fmax(found.sd, screen.pair_sd) / np.sqrt(found.n)
     return widths
+
+
+def _quantile(screen: Screened) -> float:
+    """Standard errors from a mean to the ends of its 95 % interval."""
+    two_sided = (1 + stats.WANTED_CONFIDENCE) / 2
+    return float(stats.t_quantile(two_sided, screen.degrees)) if screen.degrees else float("inf")
 
 
 def _of_screen(screen: Screened, row: int, half_width: float, limit: float, gate: GateConfig) -> TimeResult:
