@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import harness.analysis.gate.comparable as comparable
 from harness.analysis import stats
@@ -25,9 +23,11 @@ from harness.analysis.summary import ENOUGH_LAUNCHES
 from harness.analysis.verdict import State, Verdict
 from harness.records import store, strict
 
-_T = TypeVar("_T")
 CANDIDATE_SCHEMA = 3  # 2: what was asked; 3: metrics by name
 CANDIDATE_FILE = "baseline-candidate.json"
+IF_OLDER = (
+    "and does not say enough of its values to compare anything with them\nremove the file, and approve a run again"
+)
 _SMALLEST, _LARGEST = 1e-100, 1e100  # of any metric that is not 0, so that the ratio of two of them is a float
 
 
@@ -102,26 +102,7 @@ def check_unique(values: Sequence[Value]) -> None:
 
 def read(path: Path) -> Candidate:
     """Raises StoreError where it is absent, damaged, older or newer."""
-    return read_current(path, Candidate, "candidate_schema", CANDIDATE_SCHEMA)
-
-
-def read_current(path: Path, kind: type[_T], schema_key: str, schema: int) -> _T:
-    """As strict.read_file; an older file lacks what decides whether it may be compared, so it is refused by name."""
-    try:
-        return strict.read_file(path, kind, schema_key=schema_key, schema=schema)
-    except store.NewerSchemaError:
-        raise
-    except store.StoreError:
-        found = None
-        with suppress(OSError, ValueError, RecursionError, AttributeError):
-            is_small = path.stat().st_size <= strict.MOST_BYTES
-            found = json.loads(path.read_text(encoding="utf-8")).get(schema_key) if is_small else None
-        if type(found) is int and 1 <= found < schema:
-            raise store.StoreError(
-                f"{path}: {schema_key} {found} is older than this version's {schema}, and does not say enough of its "
-                "values to compare anything with them\nremove the file, and approve a run again"
-            ) from None
-        raise
+    return strict.read_file(path, Candidate, schema_key="candidate_schema", schema=CANDIDATE_SCHEMA, if_older=IF_OLDER)
 
 
 def write(directory: Path, samples: Samples, verdict: Verdict | None = None) -> Path | None:

@@ -18,7 +18,7 @@ from harness.analysis.metrics import METRICS
 from harness.records import strict
 from harness.spec.gate_rules import GateConfig, of_plan
 
-VERDICT_SCHEMA = 1
+VERDICT_SCHEMA = 2  # 2 has each pair's ratio
 MEASURED_SD = "measured_pair_sd"  # of the settings: what was found in place of the gate's pair_sd
 WARN, FAIL = "warn", "fail"  # what inconclusive cells do to the exit code
 JOB, STORED, BASELINE = "job", "stored", "baseline"  # both sides of one job; two runs; a run against approved values
@@ -76,11 +76,15 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
-    """The paired values of one stage: each side's value of a launch, pair by pair; of random metrics, by prompt."""
+    """The paired values of one stage: each side's value of a launch, pair by pair; of random metrics, by prompt.
+
+    ratio: of times, head / base of each pair: the median over rounds, which is not head's median / base's.
+    """
 
     name: Annotated[str, strict.one_of("screen", "confirm", "stored", "prompts")]
     base: tuple[float, ...]
     head: tuple[float, ...]
+    ratio: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,9 +271,15 @@ def read(path: Path) -> Verdict:
     """The verdict of a file.
 
     Raises:
-        StoreError: it is absent, damaged, newer than this version, or contradicts itself; one message.
+        StoreError: it is absent, damaged, older or newer than this version, or contradicts itself; one message.
     """
-    return strict.read_file(path, Verdict, schema_key="verdict_schema", schema=VERDICT_SCHEMA)
+    return strict.read_file(
+        path,
+        Verdict,
+        schema_key="verdict_schema",
+        schema=VERDICT_SCHEMA,
+        if_older="and lacks what that says of pairs\njudge job or runs again: python -m harness gate --base JOB",
+    )
 
 
 def from_json(document: Any) -> Verdict:

@@ -50,10 +50,11 @@ AT_LEAST_0 = Fits("a number of at least 0", lambda value: value >= 0)
 TEXT = Fits("a text", lambda value: bool(value.strip()))
 
 
-def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int) -> _T:
+def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int, if_older: str = "") -> _T:
     """The dataclass that a JSON file holds.
 
     schema_key, schema: the key that has the file's schema version, and the newest one that this version reads.
+    if_older: what to say of a file of an earlier version that does not fit, and so lacks something.
 
     Raises:
         NewerSchemaError: a newer canvasbench wrote it.
@@ -82,6 +83,10 @@ def read_file(path: Path, kind: type[_T], *, schema_key: str, schema: int) -> _T
     try:
         return build(kind, document)
     except (Unfit, RecursionError) as error:
+        if if_older and found < schema:
+            raise StoreError(
+                f"{path}: {schema_key} {found} is older than this version's {schema}, {if_older}"
+            ) from None
         raise StoreError(f"{path}: is damaged: {error}") from None
 
 

@@ -48,7 +48,7 @@ SHARED_VM = Profile(
 
 
 def launches(profile: Profile, num_cells: int, num_slots: int, draw: Generator) -> Floats:
-    """log of the median over rounds: cells x slots of a job."""
+    """log time of each round: cells x slots of a job x rounds."""
     drift = np.empty((num_cells, num_slots))
     value = profile.drift * draw.standard_normal(num_cells)
     for slot in range(num_slots):
@@ -60,15 +60,18 @@ def launches(profile: Profile, num_cells: int, num_slots: int, draw: Generator) 
     level += profile.mode_jump * (draw.random(shape) < profile.mode_share)
     rounds = profile.round * draw.standard_normal((*shape, ROUNDS))
     rounds += (draw.random(rounds.shape) < profile.outlier_share) * draw.exponential(profile.outlier_mean, rounds.shape)
-    return level + np.median(rounds, axis=2)
+    return level[..., None] + rounds
 
 
 def pairs(profile: Profile, effects: Floats, num_pairs: int, draw: Generator) -> Floats:
-    """log(head / base) of launches in the order base, head, head, base, ...; effects: log slowdown of each head."""
+    """log(head / base) of launches in the order base, head, head, base, ..., the median over rounds.
+
+    effects: log slowdown of each head.
+    """
     level = launches(profile, len(effects), 2 * num_pairs, draw)
-    first, second = level[:, 0::2], level[:, 1::2]
+    later = np.median(level[:, 1::2] - level[:, 0::2], axis=2)
     base_first = np.arange(num_pairs) % 2 == 0
-    return np.where(base_first, second - first, first - second) + effects[:, None]
+    return np.where(base_first, later, -later) + effects[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)

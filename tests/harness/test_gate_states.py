@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from synthetic import ENVIRONMENT, Scenario
 from harness.analysis import gate
 from harness.analysis.verdict import CellVerdict, State, Verdict
 from harness.records import job as jobs
-from harness.records.types import Cell, Environment, Record
+from harness.records.store import read_records
+from harness.records.types import Cell, Environment, Record, Round
 from harness.spec.config import ConfigError
 
 AXES: dict[str, list[Any]] = {"batch_size": [1, 4], "block_length": [256], "num_steps": [8]}
@@ -258,6 +260,31 @@ def test_a_repeat_with_the_lost_cells_alone_counts_for_them(tmp_path: Path) -> N
     verdict = gate.judge(job_dir)
     assert verdict.counts == {"OK": 4}
     assert next(len(one.stages[0].base) for one in target(verdict).rules if one.test == "time") == 3
+
+
+def test_rounds_are_compared_with_their_equals_and_not_median_with_median(tmp_path: Path) -> None:
+    """The second of three rounds, whose time is the median, takes a tenth longer on head; the others do not."""
+
+    def unlike(record: Record, second: float = 1.0) -> Record:
+        def scaled(round: Round) -> Round:
+            factor = (1, 2 * second, 4)[round.index]
+            return replace(round, wall_s=factor * round.wall_s, cpu_s=factor * (round.cpu_s or round.wall_s))
+
+        return replace(record, rounds=tuple(map(scaled, record.rounds)))
+
+    head = side(change=lambda record: unlike(record, 1.1) if is_target(record.cell) else unlike(record))
+    found = target(verdict_of(tmp_path, side(change=unlike), head))
+    assert found.state is State.OK
+    times = next(one for one in found.rules if one.test == "time" and one.state is State.OK)
+    assert times.base is not None and times.head is not None
+    assert times.head / times.base == pytest.approx(1.1, abs=0.03)
+    for folder, ratio in zip(("screen-00", "screen-01", "screen-02"), times.stages[0].ratio, strict=True):
+        base, head_ = (
+            next(record for record in read_records(tmp_path / name / folder).records if is_target(record.cell)).rounds
+            for name in ("base", "head")
+        )
+        by_hand = median((after.cpu_s or 0) / (before.cpu_s or 1) for before, after in zip(base, head_, strict=True))
+        assert ratio == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -58,11 +58,21 @@ def test_without_a_verdict_the_folder_holds_no_item_and_no_skip() -> None:
 
 def test_a_damaged_verdict_is_refused_with_one_message(tmp_path: Path) -> None:
     path = tmp_path / "verdict.json"
-    path.write_text('{"verdict_schema": 1, "cells": 5}')
+    path.write_text('{"verdict_schema": 2, "cells": 5}')
     code, text = gates("tests/gates", f"--verdict={path}")
     assert code == REFUSED
     assert f"{path}: is damaged" in text
     assert "Traceback" not in text
+
+
+def test_a_verdict_of_an_earlier_version_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "verdict.json"
+    path.write_text(
+        EXAMPLE.read_text().replace('"verdict_schema": 2', '"verdict_schema": 1').replace(', "ratio": []}', "}")
+    )
+    code, text = gates("tests/gates", f"--verdict={path}")
+    assert (code, f"{path}: verdict_schema 1 is older than this version's 2" in text) == (REFUSED, True), text
+    assert "harness gate --base JOB" in text
 
 
 def test_a_verdict_without_cells_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from harness.analysis.acceptance import check_until, is_date, is_over
-from harness.analysis.candidate import SHA256, Value, check_unique, read_current
+from harness.analysis.candidate import IF_OLDER, SHA256, Value, check_unique
 from harness.analysis.gate.judge import Acceptance, Accepted
 from harness.records import strict
 from harness.records.store import StoreError
@@ -113,7 +113,7 @@ def path_of(baselines_dir: Path, identity: Mapping[str, Any], suite: str) -> Pat
 
 def read(path: Path) -> Baseline:
     """Raises StoreError where it is absent, damaged, older, newer, contradicts itself, or lies in another's place."""
-    found = read_current(path, Baseline, "baseline_schema", BASELINE_SCHEMA)
+    found = strict.read_file(path, Baseline, schema_key="baseline_schema", schema=BASELINE_SCHEMA, if_older=IF_OLDER)
     if path.stem != found.suite or path.parent.name != folder_of(found.identity):
         raise StoreError(f"{path}: is the baseline of {folder_of(found.identity)}/{found.suite}, so it lies elsewhere")
     return found

@@ -300,8 +300,6 @@ def ratio_of(mean_log: float | None, better: str) -> float | None:
     return None if mean_log is None else exp(mean_log if better == "lower" else -mean_log)
 
 
-def worse_log(base: float, head: float, better: str) -> float:
+def worse_log(ratio: float, better: str) -> float:
     """log(head / base), above 0 where head is worse; NaN where there is none."""
-    if base <= 0 or head <= 0:
-        return float("nan")
-    return log(head / base) if better == "lower" else log(base / head)
+    return log(ratio) if better == "lower" else -log(ratio)

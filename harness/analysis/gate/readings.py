@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
@@ -48,13 +48,31 @@ def _value(metric: Metric, inputs: tuple[Any, ...]) -> float:
     return sum(part[0] for part in parts) / sum(part[1] for part in parts)
 
 
-def pair_medians(metric: Metric, cell_id: str, pair: Pair, left_out: Collection[Key]) -> tuple[float, float] | None:
-    """Median over the rounds that both launches have, of base and of head."""
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """What a pair of launches says of a metric.
+
+    base, head: median over the rounds that both have. ratio: median over them of head / base, round by round, because
+    equal rounds do equal work and, where sides take turns, did it at nearly the same time; NaN where there is none.
+    """
+
+    base: float
+    head: float
+    ratio: float
+
+
+def paired(metric: Metric, cell_id: str, pair: Pair, left_out: Collection[Key]) -> Paired | None:
+    """Of a pair of launches; None where they have no round in common."""
     base, head = (by_round(metric, cell_id, sample) for sample in pair)
     common = (base.keys() & head.keys()) - set(left_out)
     if not common:
         return None
-    return median(base[key] for key in common), median(head[key] for key in common)
+    ratios = [head[key] / base[key] for key in common if base[key] > 0 and head[key] > 0]
+    return Paired(
+        base=median(base[key] for key in common),
+        head=median(head[key] for key in common),
+        ratio=median(ratios) if ratios else float("nan"),
+    )
 
 
 def by_prompt(metric: Metric, cell_id: str, samples: Sequence[Sample]) -> dict[Any, float]:

@@ -13,7 +13,7 @@ import numpy as np
 import harness.analysis.gate.times as times
 from harness.analysis import stats
 from harness.analysis.gate.counters import OTHER_WORK, Asked, other_work, ratio_of, worse_log
-from harness.analysis.gate.readings import by_round, pair_medians
+from harness.analysis.gate.readings import Paired, by_round, paired
 from harness.analysis.gate.samples import DROPPED
 from harness.analysis.gate.times import Screened, TimeResult
 from harness.analysis.metrics import Metric
@@ -25,33 +25,40 @@ from harness.spec.gate_rules import GateConfig
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A time rule on a cell, with each stage's medians of base and head, pair by pair; None: not measured."""
+    """A time rule on a cell, with each stage's pairs of launches; None: not measured."""
 
     asked: Asked
     metric: Metric
-    stages: dict[str, list[tuple[float, float] | None]]
+    stages: dict[str, list[Paired | None]]
 
     def logs(self, stage: str) -> list[float]:
         """Of each pair, above 0 where head is worse; NaN where it was not measured."""
         pairs = self.stages.get(stage, [])
-        return [float("nan") if pair is None else worse_log(*pair, better=self.metric.better) for pair in pairs]
+        return [float("nan") if pair is None else worse_log(pair.ratio, self.metric.better) for pair in pairs]
 
     def stage_values(self) -> tuple[Stage, ...]:
         return tuple(
-            Stage(name=name, base=tuple(pair[0] for pair in there), head=tuple(pair[1] for pair in there))
+            Stage(
+                name=name,
+                base=tuple(pair.base for pair in there),
+                head=tuple(pair.head for pair in there),
+                ratio=tuple(pair.ratio for pair in there) if all(pair.ratio > 0 for pair in there) else (),
+            )
             for name, pairs in self.stages.items()
             if (there := [pair for pair in pairs if pair is not None])
         )
 
     def medians(self, stage: str) -> dict[str, float]:
         there = [pair for pair in self.stages.get(stage, []) if pair is not None]
-        return {"base": median(pair[0] for pair in there), "head": median(pair[1] for pair in there)} if there else {}
+        if not there:
+            return {}
+        return {"base": median(pair.base for pair in there), "head": median(pair.head for pair in there)}
 
 
 def row_of(asked: Asked, metric: Metric) -> Row:
     left_out = other_work(asked)
     stages = {
-        name: [pair_medians(metric, asked.cell_id, pair, left_out) for pair in pairs]
+        name: [paired(metric, asked.cell_id, pair, left_out) for pair in pairs]
         for name, pairs in asked.samples.stages.items()
     }
     return Row(asked, metric, stages)
@@ -97,7 +104,7 @@ def unpaired(row: Row, is_judged: bool) -> RuleVerdict | None:
 def reported(row: Row, why: str) -> RuleVerdict:
     """What is shown and not judged: median against median, with Welch's interval over the launches."""
     there = [pair for pairs in row.stages.values() for pair in pairs if pair is not None]
-    base, head = ([pair[side] for pair in there] for side in (0, 1))
+    base, head = [pair.base for pair in there], [pair.head for pair in there]
     values: dict[str, Any] = {}
     if min([*base, *head], default=0) > 0:
         low, high = stats.ratio_interval(base, head)
