@@ -78,7 +78,7 @@ OPTIONS: dict[str, Option] = {
         {
             "plain": "torch.nn.functional.linear",
             "packed": "oneDNN over weights that are laid out for it once, a second copy in memory; gelu, tanh and gate "
-            "times up are done on the way; CPU, float32",
+            "times up are done on the way; one row stays with MKL, in two halves; CPU, float32",
             "kernel": "plain, but float8 weights by a Triton kernel that widens them in registers",
         },
         _linear,
